@@ -69,9 +69,9 @@ _SAME_EYE = ["age_y", "acd_mm", "ata_mm", "wtw_mm", "k_d"]
 
 def mark_records(eyes: pd.DataFrame) -> pd.DataFrame:
     """The frame with `record`: `eye`, `repeat` (same eye and size again) or `exchange` (every row of an eye that had two
-    sizes). An eye is its `eye_id` where ids repeat, else its measurements; recognised copies share one `eye_id`."""
+    sizes). Where the source names patients an eye is its `eye_id`, else its measurements; copies share one `eye_id`."""
     eyes = eyes.copy()
-    if not eyes["eye_id"].duplicated().any() and set(_SAME_EYE) <= set(eyes.columns):
+    if "patient_id" not in eyes and set(_SAME_EYE) <= set(eyes.columns):
         known = eyes[_SAME_EYE].notna().all(axis=1)
         eyes.loc[known, "eye_id"] = eyes[known].groupby(_SAME_EYE)["eye_id"].transform("first")
     again = eyes["eye_id"].duplicated()
@@ -140,6 +140,7 @@ def training_eyes(eyes: pd.DataFrame, min_day: int = 28) -> pd.DataFrame:
     the numbers add up. Raises InputError when the table has no size or no vault."""
     for name in ("size_mm", "vault_um"):
         if name not in eyes: raise InputError(f"The table has no column `{name}`", field=name, remedy="a model learns from implanted sizes and achieved vaults")
+    if "record" not in eyes and "eye_id" in eyes: eyes = mark_records(eyes)
     left, flow = pd.Series(True, index=eyes.index), [dict(step="accepted", eyes=len(eyes))]
     for reason, rows in training_rules(eyes, min_day).items():
         if (n := int((left & rows).sum())): flow.append(dict(step=reason, eyes=-n))
