@@ -130,7 +130,8 @@ def waterfall(model, x: pd.DataFrame, sizes=None, zone: tuple | None = None, ax=
         ax.annotate(f"{end:.0f} um", (end, y), (8, 0), textcoords="offset points", va="center", fontsize=8)
         names.append(name)
     if zone: zone_band(ax, zone, label=False)
-    ax.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -1.0), xlabel="predicted vault (um)")
+    unit = "predicted vault (um)" + (f"; band: zone {zone[0]:g}-{zone[1]:g} um" if zone else "")
+    ax.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -1.0), xlabel=unit)
     ax.tick_params(axis="y", length=0)
     ax.use_sticky_edges = False
     ax.margins(x=0.12)

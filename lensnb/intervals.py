@@ -35,6 +35,24 @@ def upper_limit(values: np.ndarray, weights: np.ndarray, alpha: float) -> np.nda
     return -lower_limit(-values, weights, alpha)
 
 # %% ../nbs/21_intervals.ipynb #c012
+def _rows(X, keep: np.ndarray):
+    "The rows of a frame or an array where `keep` is true."
+    return X.iloc[np.flatnonzero(keep)] if hasattr(X, "iloc") else np.asarray(X)[keep]
+
+
+def _levels(X, by) -> np.ndarray:
+    "The level of each row; a scalar means the same for all."
+    return np.full(len(X), by) if np.ndim(by) == 0 else _complete(by, "by", len(X))
+
+
+def _index(X): return X.index if hasattr(X, "index") else pd.RangeIndex(len(X))
+
+
+def _risk(alpha: float) -> float:
+    if not 0 < alpha < 1: raise InputError("`alpha` is a risk and must lie between 0 and 1", field="alpha", value=alpha)
+    return alpha
+
+# %% ../nbs/21_intervals.ipynb #c015
 class _Learning:
     "Fit one model for each fold and write down its errors on the fold."
     def fit(self, X, y: Sequence[float], by: Sequence, groups: Sequence, sample_weight: Sequence[float] | None = None):
@@ -57,7 +75,7 @@ class _Learning:
         splits = self.n_splits or len(np.unique(groups))
         return group_folds(groups, splits, self.seed, by=by)
 
-# %% ../nbs/21_intervals.ipynb #c014
+# %% ../nbs/21_intervals.ipynb #c017
 class _Pooling:
     "Residuals by level, and the guesses they make for new units."
     def _calibrate(self, by: np.ndarray, groups: np.ndarray, errors: pd.DataFrame) -> None:
@@ -79,25 +97,7 @@ class _Pooling:
         count = self.residuals.groupby("level")["weight"].sum().round().astype(int)
         return pd.Series(by).map(count).fillna(0).astype(int).to_numpy()
 
-# %% ../nbs/21_intervals.ipynb #c016
-def _rows(X, keep: np.ndarray):
-    "The rows of a frame or an array where `keep` is true."
-    return X.iloc[np.flatnonzero(keep)] if hasattr(X, "iloc") else np.asarray(X)[keep]
-
-
-def _levels(X, by) -> np.ndarray:
-    "The level of each row; a scalar means the same for all."
-    return np.full(len(X), by) if np.ndim(by) == 0 else _complete(by, "by", len(X))
-
-
-def _index(X): return X.index if hasattr(X, "index") else pd.RangeIndex(len(X))
-
-
-def _risk(alpha: float) -> float:
-    if not 0 < alpha < 1: raise InputError("`alpha` is a risk and must lie between 0 and 1", field="alpha", value=alpha)
-    return alpha
-
-# %% ../nbs/21_intervals.ipynb #c018
+# %% ../nbs/21_intervals.ipynb #c021
 class _Limits:
     "One-sided limits and equal-tailed intervals."
     def _limit(self, X, by, alpha: float, rule: Callable, empty: float) -> np.ndarray:
@@ -116,10 +116,11 @@ class _Limits:
     def interval(self, X, by, alpha: float = 0.1) -> pd.DataFrame:
         "Columns lower, upper (risk alpha / 2 on each side), n_patients, calibrated; the outcome range where not."
         n = self.patients(_levels(X, by))
-        return pd.DataFrame({"lower": self.lower(X, by, alpha / 2), "upper": self.upper(X, by, alpha / 2), "n_patients": n,
-                             "calibrated": n >= 2 / alpha - 1 - 1e-9}, index=_index(X))
+        alpha = _risk(alpha)
+        return pd.DataFrame({"lower": self.lower(X, by, alpha / 2), "upper": self.upper(X, by, alpha / 2),
+                             "n_patients": n, "calibrated": n >= 2 / alpha - 1 - 1e-9}, index=_index(X))
 
-# %% ../nbs/21_intervals.ipynb #c020
+# %% ../nbs/21_intervals.ipynb #c023
 MIN_PATIENTS = 19          # a 90 % interval needs as many
 
 
@@ -129,7 +130,7 @@ class _Risks:
         """Columns p_low (under cuts[0]), p_zone (limits included), p_high (over cuts[1]), n_patients, calibrated.
         Rows sum to 1; missing where the level has fewer than MIN_PATIENTS patients."""
         lo, hi = cuts
-        if not lo <= hi: raise InputError("`cuts` are the lower and the upper end of the zone", field="cuts", value=cuts)
+        if not lo <= hi: raise InputError("`cuts` are the two ends of the zone, in order", field="cuts", value=cuts)
         by, (floor, ceiling) = _levels(X, by), self.outcome_range
         low, high = np.full(len(X), np.nan), np.full(len(X), np.nan)
         for rows, guesses, weight in self._guesses(X, by):
@@ -137,48 +138,53 @@ class _Risks:
             low[rows] = (np.where(guesses < lo, weight, 0).sum(axis=1) + 0.5 * (lo > floor)) / total
             high[rows] = (np.where(guesses > hi, weight, 0).sum(axis=1) + 0.5 * (hi < ceiling)) / total
         n = self.patients(by)
-        table = pd.DataFrame({"p_low": low, "p_zone": 1 - low - high, "p_high": high}, index=_index(X))
-        return table.where((n >= MIN_PATIENTS)[:, None]).assign(n_patients=n, calibrated=n >= MIN_PATIENTS)
+        low[n < MIN_PATIENTS] = high[n < MIN_PATIENTS] = np.nan
+        return pd.DataFrame({"p_low": low, "p_zone": 1 - low - high, "p_high": high, "n_patients": n,
+                             "calibrated": n >= MIN_PATIENTS}, index=_index(X))
 
-# %% ../nbs/21_intervals.ipynb #c022
+# %% ../nbs/21_intervals.ipynb #c026
 class _Keeping:
     "To plain data and back."
     def to_dict(self) -> dict:
         "JSON-able state; every model must have `to_dict`."
         if not all(hasattr(m, "to_dict") for m in self.models):
-            raise InputError("The model cannot be saved", value=type(self.models[0]).__name__, remedy="give it a `to_dict` method")
+            raise InputError("The model cannot be saved", value=type(self.models[0]).__name__,
+                             remedy="give it a `to_dict` method")
         ends = [float(e) if np.isfinite(e) else None for e in self.outcome_range]
-        return dict(kind=type(self).__name__, version=1, seed=self.seed, outcome_range=ends, models=[m.to_dict() for m in self.models],
+        return dict(kind=type(self).__name__, version=1, seed=self.seed, outcome_range=ends,
+                    models=[m.to_dict() for m in self.models],
                     residuals={name: column.tolist() for name, column in self.residuals.items()})
 
     @classmethod
     def from_dict(cls, state: dict, model_from_dict: Callable[[dict], object]):
         "The fitted object of `to_dict`; `out_of_fold` is not kept."
-        if state.get("kind") != cls.__name__: raise InputError(f"This is not a saved {cls.__name__}", value=state.get("kind"))
+        if state.get("kind") != cls.__name__:
+            raise InputError(f"This is not a saved {cls.__name__}", value=state.get("kind"))
         ends = [default if e is None else e for e, default in zip(state["outcome_range"], (-np.inf, np.inf))]
         self = cls(None, seed=state["seed"], outcome_range=ends)
         self.models = [model_from_dict(m) for m in state["models"]]
         self.residuals = pd.DataFrame(state["residuals"])
         return self
 
-# %% ../nbs/21_intervals.ipynb #c024
+# %% ../nbs/21_intervals.ipynb #c028
 class CrossConformal(_Learning, _Pooling, _Limits, _Risks, _Keeping):
     """CV+ intervals and risks, by level and by patient (Barber et al. 2021; Mondrian; equal tails; signed residuals).
     fit(X, y, by, groups), interval(X, by, alpha), lower, upper, probabilities(X, by, cuts), out_of_fold."""
     def __init__(self,
-        make_model: Callable,                               # () -> object with fit(X, y, sample_weight=None) and predict(X)
-        n_splits: int | None = 10,                          # folds; None: one for each patient (jackknife+)
-        seed: int = 0,                                      # of the folds
-        outcome_range: tuple[float, float] = (-np.inf, np.inf),   # where every outcome lies; limits are clipped to it
+        make_model: Callable,                 # () -> object with fit(X, y, sample_weight=None) and predict(X)
+        n_splits: int | None = 10,            # folds; None: one for each patient (jackknife+)
+        seed: int = 0,                        # of the folds
+        outcome_range: tuple[float, float] = (-np.inf, np.inf),   # where every outcome lies; limits are clipped
     ):
         self.make_model, self.n_splits, self.seed = make_model, n_splits, seed
         self.outcome_range = (float(outcome_range[0]), float(outcome_range[1]))
-        if not self.outcome_range[0] < self.outcome_range[1]: raise InputError("`outcome_range` must be (low, high)", value=outcome_range)
+        if not self.outcome_range[0] < self.outcome_range[1]:
+            raise InputError("`outcome_range` must be (low, high)", value=outcome_range)
 
-# %% ../nbs/21_intervals.ipynb #c033
+# %% ../nbs/21_intervals.ipynb #c037
 class SplitConformal(CrossConformal):
     "One model, calibrated on patients it has not seen; guarantees 1 - alpha where CV+ guarantees 1 - 2 alpha."
-    def __init__(self, make_model: Callable, share: float = 0.5, seed: int = 0, outcome_range: tuple = (-np.inf, np.inf)):
+    def __init__(self, make_model: Callable, share: float = 0.5, seed: int = 0, outcome_range=(-np.inf, np.inf)):
         "`share` is the share of patients kept for calibration."
         super().__init__(make_model, seed=seed, outcome_range=outcome_range)
         if not 0 < share < 1: raise InputError("`share` must lie between 0 and 1", field="share", value=share)
@@ -189,23 +195,24 @@ class SplitConformal(CrossConformal):
         fine = group_folds(groups, 100, self.seed, by=by)
         return np.where(fine * 0.61803398875 % 1 < self.share, 0, -1)
 
-# %% ../nbs/21_intervals.ipynb #c035
-def wilson(share: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    "Wilson's interval for a share observed in n patients."
+# %% ../nbs/21_intervals.ipynb #c039
+def wilson(share, n: int, confidence: float = 0.95) -> tuple:
+    "Wilson's interval (low, high) for a share, or an array of shares, observed in n patients."
     from scipy.stats import norm
     if n == 0: return 0.0, 1.0
     z = norm.ppf(0.5 + confidence / 2)
     middle, half = share + z * z / (2 * n), z * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return float(max((middle - half) / (1 + z * z / n), 0)), float(min((middle + half) / (1 + z * z / n), 1))
+    return np.maximum((middle - half) / (1 + z * z / n), 0), np.minimum((middle + half) / (1 + z * z / n), 1)
 
 
 def coverage_power(n: int, nominal: float = 0.9, truth: float = 0.85) -> float:
     "Chance that the Wilson interval of n patients lies wholly under `nominal` when the true coverage is `truth`."
     from scipy.stats import binom
-    low = [k for k in range(n + 1) if wilson(k / n, n)[1] < nominal]
-    return float(binom.cdf(max(low), n, truth)) if low else 0.0
+    if n == 0: return 0.0
+    caught = (wilson(np.arange(n + 1) / n, n)[1] < nominal).sum()
+    return float(binom.cdf(caught - 1, n, truth))
 
-# %% ../nbs/21_intervals.ipynb #c038
+# %% ../nbs/21_intervals.ipynb #c042
 def coverage_table(
     y: Sequence[float], lower: Sequence[float], upper: Sequence[float],
     by: Sequence,                # level of each unit: one row each, and a row "all"
@@ -214,8 +221,8 @@ def coverage_table(
     shortfall: float = 0.05,     # `power` is for a true coverage that much lower
 ) -> pd.DataFrame:
     "Index level; columns n_units, n_patients, coverage, wilson_low, wilson_high, holds, width (mean), power."
-    frame = pd.DataFrame({"y": y, "lower": _complete(lower, "lower", len(y)), "upper": _complete(upper, "upper", len(y)),
-                          "by": _complete(by, "by", len(y)), "group": _complete(groups, "groups", len(y))}, index=range(len(y)))
+    columns = dict(y=y, lower=lower, upper=upper, by=by, group=groups)
+    frame = pd.DataFrame({name: _complete(values, name, len(y)) for name, values in columns.items()})
     rows = {level: _coverage_row(some, nominal, shortfall) for level, some in frame.groupby("by")}
     rows["all"] = _coverage_row(frame, nominal, shortfall)
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("level").astype({"n_units": int, "n_patients": int})
@@ -225,10 +232,11 @@ def _coverage_row(frame: pd.DataFrame, nominal: float, shortfall: float) -> dict
     inside = (frame["lower"] <= frame["y"]) & (frame["y"] <= frame["upper"])
     coverage, n = inside.groupby(frame["group"]).mean().mean(), frame["group"].nunique()
     low, high = wilson(coverage, n)
-    return dict(n_units=len(frame), n_patients=n, coverage=coverage, wilson_low=low, wilson_high=high, holds=low <= nominal <= high,
+    return dict(n_units=len(frame), n_patients=n, coverage=coverage, wilson_low=low, wilson_high=high,
+                holds=low <= nominal <= high,
                 width=(frame["upper"] - frame["lower"]).mean(), power=coverage_power(n, nominal, nominal - shortfall))
 
-# %% ../nbs/21_intervals.ipynb #c047
+# %% ../nbs/21_intervals.ipynb #c051
 def reliability_table(
     probability: Sequence[float],   # predicted risk of each unit; no gaps
     happened: Sequence[bool],       # whether it came true
@@ -236,9 +244,11 @@ def reliability_table(
     n_bins: int = 5,                # groups of about equal size
 ) -> pd.DataFrame:
     "Index bin; columns predicted (mean), observed (share), n_units, n_patients, wilson_low, wilson_high."
-    frame = pd.DataFrame({"p": _complete(probability, "probability"), "yes": np.asarray(happened, float), "group": _complete(groups, "groups")})
+    columns = dict(p=probability, yes=happened, group=groups)
+    frame = pd.DataFrame({name: _complete(values, name, len(probability)) for name, values in columns.items()})
     bins = (frame["p"].rank(method="first") - 1) * n_bins // len(frame)
-    table = frame.groupby(bins.astype(int).rename("bin")).agg(predicted=("p", "mean"), observed=("yes", "mean"), n_units=("p", "size"), n_patients=("group", "nunique"))
+    table = frame.astype({"yes": float}).groupby(bins.astype(int).rename("bin")).agg(
+        predicted=("p", "mean"), observed=("yes", "mean"), n_units=("p", "size"), n_patients=("group", "nunique"))
     ends = [wilson(share, n) for share, n in zip(table["observed"], table["n_patients"])]
     return table.assign(wilson_low=[a for a, _ in ends], wilson_high=[b for _, b in ends])
 
@@ -247,5 +257,5 @@ def brier_skill(probability: Sequence[float], happened: Sequence[bool]) -> float
     "1 - Brier score / Brier score of the overall rate (Brier 1950): 1 perfect, 0 no better than the rate."
     p, yes = np.asarray(probability, float), np.asarray(happened, float)
     spread = ((yes.mean() - yes) ** 2).mean()
-    if spread == 0: raise NotEnoughData("A skill needs units where it happened and units where it did not", value=float(yes.mean()))
+    if spread == 0: raise NotEnoughData("A skill needs units where it happened and units where it did not")
     return float(1 - ((p - yes) ** 2).mean() / spread)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['group_folds', 'fit_logit', 'logit_propensity', 'SupportEstimator', 'common_support', 'propensity_calibration',
-           'sensitivity', 'effective_sample_size', 'support_weights', 'support_target', 'standardized_differences',
+           'sensitivity', 'effective_sample_size', 'support_target', 'support_weights', 'standardized_differences',
            'support_rule']
 
 # %% ../nbs/20_overlap.ipynb #c003
@@ -44,7 +44,8 @@ def _complete(values: Sequence, name: str, length: int | None = None) -> np.ndar
         raise InputError(f"`{name}` must have one value a row", field=name, value=len(values), limit=f"{length} rows")
     missing = np.flatnonzero(pd.isna(values))
     if len(missing):
-        raise InputError(f"`{name}` must not have gaps", field=name, row=int(missing[0]), cause="an unlinked or unlabelled unit",
+        raise InputError(f"`{name}` must not have gaps", field=name, row=int(missing[0]),
+                         cause="an unlinked or unlabelled unit",
                          remedy=f"give every unit its value of `{name}`, or leave the unit out")
     return values
 
@@ -54,14 +55,14 @@ def fit_logit(
     code: np.ndarray,    # number of the level given to each unit: 0 .. n_levels - 1
     n_levels: int,
 ) -> np.ndarray:
-    "Coefficients, levels x (intercept, drivers), with ridge penalty 1; a level that nobody was given has intercept -inf."
+    "Coefficients, levels x (intercept, drivers), ridge penalty 1; intercept -inf for a level that nobody was given."
     from sklearn.linear_model import LogisticRegression
     coef = np.zeros((n_levels, 1 + Z.shape[1]))
     present = np.unique(code)
     coef[np.setdiff1d(np.arange(n_levels), present), 0] = -np.inf
     if len(present) == 1: return coef
     fit = LogisticRegression(C=1.0, max_iter=2000, tol=1e-8).fit(Z, code)
-    rows = present[1:] if len(present) == 2 else present           # two levels: sklearn keeps one row, the second level's
+    rows = present[1:] if len(present) == 2 else present       # two levels: sklearn keeps one row, the second level's
     coef[rows] = np.column_stack([fit.intercept_, fit.coef_])
     return coef
 
@@ -97,7 +98,7 @@ class _Pool:
         self.far = self.look(points, number, 0.0)[2]
 
     def look(self, Z: np.ndarray, own: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        "Patients within the radius, novelty p and distance to the k-th patient; patient `own` is left out (-1: nobody)."
+        "Patients within the radius, novelty p, distance to the k-th patient; patient `own` is left out (-1: nobody)."
         if self.n_patients == 0 or len(Z) == 0: return np.zeros(len(Z), int), np.ones(len(Z)), np.full(len(Z), np.inf)
         parts = [_look_chunk(self, Z[i:i + 1024], own[i:i + 1024], radius) for i in range(0, len(Z), 1024)]
         return tuple(np.concatenate(p) for p in zip(*parts))
@@ -119,7 +120,8 @@ def _look_chunk(pool, Z: np.ndarray, own: np.ndarray, radius: float):
 # %% ../nbs/20_overlap.ipynb #c031
 def _drivers(X: pd.DataFrame, columns: Sequence[str] | None = None) -> pd.DataFrame:
     "The drivers as floats; InputError for a missing column, words instead of numbers, or an index with repeats."
-    if not isinstance(X, pd.DataFrame): raise InputError("`X` must be a DataFrame, one column a driver", value=type(X).__name__)
+    if not isinstance(X, pd.DataFrame):
+        raise InputError("`X` must be a DataFrame, one column a driver", value=type(X).__name__)
     missing = [c for c in columns or [] if c not in X]
     if missing: raise InputError(f"`X` has no column `{missing[0]}`, which is a driver", field=missing[0])
     if not X.index.is_unique:
@@ -134,7 +136,8 @@ def _level_codes(treatment: Sequence, levels: Sequence) -> np.ndarray:
     code = pd.Index(levels).get_indexer(pd.Index(_complete(treatment, "treatment")))
     if (code < 0).any():
         row = int(np.flatnonzero(code < 0)[0])
-        raise InputError(f"`treatment` must be one of {', '.join(map(_say, levels))}", field="treatment", row=row, value=np.asarray(treatment)[row].item())
+        raise InputError(f"`treatment` must be one of {', '.join(map(_say, levels))}", field="treatment", row=row,
+                         value=np.asarray(treatment)[row].item())
     return code
 
 
@@ -150,7 +153,8 @@ class _Learning:
         for name in X: _complete(X[name], name)
         self.drivers, self.center, self.scale = list(X), X.mean().to_numpy(), X.std(ddof=0).to_numpy()
         if (self.scale == 0).any():
-            raise InputError("A driver must vary", field=self.drivers[int(np.argmin(self.scale))], cause="the same value in every row")
+            flat = self.drivers[int(np.argmin(self.scale))]
+            raise InputError("A driver must vary", field=flat, cause="the same value in every row")
         Z, n = self._standardize(X), len(self.levels)
         fold = group_folds(groups, self.n_splits, self.seed, by=code)
         cross = np.zeros((len(X), n))
@@ -180,10 +184,11 @@ class _Pooling:
 
     def _own(self, groups: np.ndarray) -> np.ndarray:
         "Units x levels: the number of the unit's own patient in each pool, -1 where it is not there."
-        return np.column_stack([pd.Index(names).get_indexer(pd.Index(groups)) if len(names) else np.full(len(groups), -1)
-                                for names in self._names])
+        numbers = [pd.Index(names).get_indexer(pd.Index(groups)) if len(names) else np.full(len(groups), -1)
+                   for names in self._names]
+        return np.column_stack(numbers)
 
-# %% ../nbs/20_overlap.ipynb #c038
+# %% ../nbs/20_overlap.ipynb #c040
 def _reasons(self, x: np.ndarray, j: int, propensity: float, near: int, p: float, names: dict, noun: str) -> str:
     "Why the unit with drivers `x` has no support at level number `j`; empty where it has."
     level, label = _say(self.levels[j]), [names.get(d, d) for d in self.drivers]
@@ -195,12 +200,15 @@ def _reasons(self, x: np.ndarray, j: int, propensity: float, near: int, p: float
     beyond = [f"{d} under {_say(a)}" for d, v, a in zip(label, x, low) if v < a]
     beyond += [f"{d} over {_say(b)}" for d, v, b in zip(label, x, high) if v > b]
     words = [f"no {noun} with {' or with '.join(beyond)} was ever given {level}"] if beyond else []
-    if propensity < self.eps: words.append(f"{level} was hardly ever chosen for such {noun}s (propensity {propensity:.3f}, {self.eps:g} needed)")
-    if p < self.novelty: words.append(f"farther out than nearly all that were given {level} (novelty p {p:.3f}, {self.novelty:g} needed)")
-    if near < self.k: words.append(f"{near or 'no'} similar patient{'' if near == 1 else 's'} with {level}, {self.k} needed")
+    if propensity < self.eps:
+        words.append(f"{level} hardly ever chosen for such {noun}s (propensity {propensity:.3f}, {self.eps:g} needed)")
+    if p < self.novelty:
+        words.append(f"farther out than nearly all with {level} (novelty p {p:.3f}, {self.novelty:g} needed)")
+    if near < self.k:
+        words.append(f"{near or 'no'} similar patient{'' if near == 1 else 's'} with {level}, {self.k} needed")
     return "; ".join(words)
 
-# %% ../nbs/20_overlap.ipynb #c040
+# %% ../nbs/20_overlap.ipynb #c043
 class _Answering:
     "Predict: one row for each unit and level."
     def predict(self, X: pd.DataFrame, names: dict[str, str] | None = None, noun: str = "unit") -> pd.DataFrame:
@@ -218,15 +226,16 @@ class _Answering:
         table = self._table(t["X"], t["cross"], t["own"], names or {}, noun)
         return table.assign(observed=(t["code"][:, None] == np.arange(len(self.levels))).ravel())
 
-# %% ../nbs/20_overlap.ipynb #c042
+# %% ../nbs/20_overlap.ipynb #c045
 class _Tabling:
     "From evidence to a tidy frame."
     def _table(self, X: pd.DataFrame, propensity, own, names: dict, noun: str) -> pd.DataFrame:
-        near, p = self._evidence(X, own, self.pools)
-        x, n = X.to_numpy(), len(self.levels)
-        reason = [_reasons(self, x[i], j, propensity[i, j], near[i, j], p[i, j], names, noun) for i in range(len(x)) for j in range(n)]
+        (near, p), x, n = self._evidence(X, own, self.pools), X.to_numpy(), len(self.levels)
+        reason = [_reasons(self, x[i], j, propensity[i, j], near[i, j], p[i, j], names, noun)
+                  for i in range(len(x)) for j in range(n)]
         return pd.DataFrame({
-            "unit": np.repeat(X.index.to_numpy(), n), "level": np.tile(self.levels, len(x)), "propensity": propensity.ravel(),
+            "unit": np.repeat(X.index.to_numpy(), n), "level": np.tile(self.levels, len(x)),
+            "propensity": propensity.ravel(),
             "n_similar": near.ravel(), "novelty_p": p.ravel(),
             "status": np.where(np.array(reason, dtype=object) == "", "supported", "unsupported"), "reason": reason})
 
@@ -239,10 +248,10 @@ class _Tabling:
 
     def _need_training(self) -> dict:
         if getattr(self, "_training", None) is None:
-            raise InputError("This needs the units of the fit, which a saved estimator does not hold", remedy="fit it again, or use `predict`")
+            raise InputError("A saved estimator does not hold the units of the fit", remedy="fit again, or use `predict`")
         return self._training
 
-# %% ../nbs/20_overlap.ipynb #c044
+# %% ../nbs/20_overlap.ipynb #c048
 class _Keeping:
     "To plain data and back: no pickles."
     def to_dict(self) -> dict:
@@ -250,22 +259,24 @@ class _Keeping:
         keys = ("levels", "eps", "k", "novelty", "n_splits", "seed", "radius", "drivers", "seen")
         pools = [dict(points=p.points.tolist(), patient=p.number.tolist()) for p in self.pools]
         coef = [None if np.isinf(row[0]) else row.tolist() for row in self.coef]
-        return dict(kind="SupportEstimator", version=1, center=self.center.tolist(), scale=self.scale.tolist(), coef=coef,
-                    pools=pools, **{key: getattr(self, key) for key in keys})
+        return dict(kind="SupportEstimator", version=1, center=self.center.tolist(), scale=self.scale.tolist(),
+                    coef=coef, pools=pools, **{key: getattr(self, key) for key in keys})
 
     @classmethod
     def from_dict(cls, state: dict):
         "The estimator of `to_dict`; `predict` answers with the same bits, `predict_training` is not available."
-        if state.get("kind") != "SupportEstimator": raise InputError("This is not a saved SupportEstimator", value=state.get("kind"))
+        if state.get("kind") != "SupportEstimator":
+            raise InputError("This is not a saved SupportEstimator", value=state.get("kind"))
         self = cls(**{key: state[key] for key in ("levels", "eps", "k", "novelty", "n_splits", "seed", "radius")})
         self.drivers, self.seen = state["drivers"], state["seen"]
         self.center, self.scale = np.array(state["center"]), np.array(state["scale"])
         never = [-np.inf] + [0.0] * len(self.drivers)
         self.coef = np.array([never if row is None else row for row in state["coef"]])
-        self.pools = [_Pool(np.array(p["points"]).reshape(-1, len(self.drivers)), np.array(p["patient"], int), self.k) for p in state["pools"]]
+        self.pools = [_Pool(np.array(p["points"]).reshape(-1, len(self.drivers)), np.array(p["patient"], int), self.k)
+                      for p in state["pools"]]
         return self
 
-# %% ../nbs/20_overlap.ipynb #c046
+# %% ../nbs/20_overlap.ipynb #c050
 class SupportEstimator(_Learning, _Pooling, _Answering, _Tabling, _Keeping):
     """Which levels of an ordered treatment have support for a unit: joint propensity, novelty and similar patients.
     fit(X, treatment, groups), predict(X), predict_training(), to_dict(), from_dict()."""
@@ -279,13 +290,14 @@ class SupportEstimator(_Learning, _Pooling, _Answering, _Tabling, _Keeping):
         radius: float = 0.7,       # similar = within this root-mean-square distance, in SD of the drivers
     ):
         self.levels = [v.item() if hasattr(v, "item") else v for v in levels]
-        if len(set(self.levels)) != len(self.levels) or not self.levels: raise InputError("`levels` must be different values", value=self.levels)
+        if len(set(self.levels)) != len(self.levels) or not self.levels:
+            raise InputError("`levels` must be different values", value=self.levels)
         for name, value in dict(eps=eps, novelty=novelty).items():
             if not 0 <= value < 1: raise InputError(f"`{name}` must lie in [0, 1)", field=name, value=value)
         if k < 1 or radius <= 0: raise InputError("`k` must be 1 or more and `radius` positive", value=(k, radius))
         self.eps, self.k, self.novelty, self.n_splits, self.seed, self.radius = eps, k, novelty, n_splits, seed, radius
 
-# %% ../nbs/20_overlap.ipynb #c054
+# %% ../nbs/20_overlap.ipynb #c058
 def common_support(status: pd.DataFrame) -> pd.DataFrame:
     "Share of units supported for both levels, level x level; on the diagonal the share supported for the level."
     yes = _wide(status, status["status"] == "supported").astype(float)
@@ -295,25 +307,27 @@ def common_support(status: pd.DataFrame) -> pd.DataFrame:
 def _wide(status: pd.DataFrame, values) -> pd.DataFrame:
     "Units x levels, both in the order of the tidy frame."
     units, levels = status["unit"].unique(), status["level"].unique()
-    return pd.DataFrame(np.asarray(values).reshape(len(units), len(levels)), index=units, columns=pd.Index(levels, name="level"))
+    values = np.asarray(values).reshape(len(units), len(levels))
+    return pd.DataFrame(values, index=units, columns=pd.Index(levels, name="level"))
 
-# %% ../nbs/20_overlap.ipynb #c057
+# %% ../nbs/20_overlap.ipynb #c061
 def propensity_calibration(
     status: pd.DataFrame,      # from predict_training
     n_bins: int = 5,           # groups of equal size within each level
 ) -> pd.DataFrame:
     "One row for each level and bin of the propensity: mean score, share really given the level, number of units."
-    frame = status.assign(bin=status.groupby("level")["propensity"].transform(lambda p: (p.rank(method="first") - 1) * n_bins // len(p)))
-    table = frame.groupby(["level", "bin"]).agg(propensity=("propensity", "mean"), observed=("observed", "mean"), n_units=("unit", "size"))
+    fifth = status.groupby("level")["propensity"].transform(lambda p: (p.rank(method="first") - 1) * n_bins // len(p))
+    groups = status.assign(bin=fifth.astype(int)).groupby(["level", "bin"])
+    table = groups.agg(propensity=("propensity", "mean"), observed=("observed", "mean"), n_units=("unit", "size"))
     return table.reset_index().astype({"bin": int})
 
-# %% ../nbs/20_overlap.ipynb #c060
+# %% ../nbs/20_overlap.ipynb #c064
 def sensitivity(
     estimator: SupportEstimator,                       # fitted
     eps: Sequence[float] = (0.01, 0.02, 0.05, 0.10, 0.20),
     k: Sequence[int] = (1, 3, 5, 10),
 ) -> pd.DataFrame:
-    "Share of counterfactual cells supported, one row for each eps and one column for each k; the rest as in the estimator."
+    "Share of counterfactual cells supported, a row for each eps, a column for each k; the rest as in the estimator."
     t = estimator._need_training()
     counterfactual = t["code"][:, None] != np.arange(len(estimator.levels))
     columns = {}
@@ -324,13 +338,18 @@ def sensitivity(
         columns[least] = [(local & (t["cross"] >= e))[counterfactual].mean() for e in eps]
     return pd.DataFrame(columns, index=pd.Index(eps, name="eps")).rename_axis(columns="k")
 
-# %% ../nbs/20_overlap.ipynb #c064
+# %% ../nbs/20_overlap.ipynb #c068
 def effective_sample_size(weights: Sequence[float], groups: Sequence) -> float:
     "Kish's effective number of patients: (sum w)^2 / sum w^2 with the weights summed within patients; 0 for no weight."
     w = pd.Series(np.asarray(weights, float)).groupby(_complete(groups, "groups", len(weights))).sum()
     return float(w.sum() ** 2 / (w ** 2).sum()) if (w ** 2).sum() > 0 else 0.0
 
-# %% ../nbs/20_overlap.ipynb #c067
+# %% ../nbs/20_overlap.ipynb #c071
+def support_target(status: pd.DataFrame, levels: Sequence) -> pd.Series:
+    "True for the units supported for every one of the levels."
+    return _wide(status, status["status"] == "supported")[list(levels)].all(axis=1)
+
+# %% ../nbs/20_overlap.ipynb #c074
 def support_weights(
     status: pd.DataFrame,             # from predict_training
     groups: Sequence,                 # patient of each unit
@@ -346,17 +365,14 @@ def support_weights(
     if not weight.any(): raise NotEnoughData(f"No supported unit was given {_say(level)}", field="level", value=level)
     weight = weight / weight.sum()
     if weight.max() > limit:
-        raise AssumptionError(f"One unit would hold {weight.max():.0%} of the weight of {_say(level)}", field="unit", value=weight.idxmax(),
-                              limit=f"{limit:.0%} a unit", cause=f"{int((weight > 0).sum())} supported units were given it (effective patients: {effective_sample_size(weight, groups):.1f})",
-                              remedy="report bounds instead of a weighted mean for this level")
+        n, ess = int((weight > 0).sum()), effective_sample_size(weight, groups)
+        raise AssumptionError(
+            f"One unit would hold {weight.max():.0%} of the weight of {_say(level)}", value=weight.idxmax(), field="unit",
+            limit=f"{limit:.0%} a unit", cause=f"{n} supported units were given it (effective patients: {ess:.1f})",
+            remedy="report bounds instead of a weighted mean for this level")
     return weight
 
-
-def support_target(status: pd.DataFrame, levels: Sequence) -> pd.Series:
-    "True for the units supported for every one of the levels."
-    return _wide(status, status["status"] == "supported")[list(levels)].all(axis=1)
-
-# %% ../nbs/20_overlap.ipynb #c070
+# %% ../nbs/20_overlap.ipynb #c077
 def standardized_differences(
     X: pd.DataFrame,                  # units x drivers
     treatment: Sequence,              # level given to each unit
@@ -374,17 +390,21 @@ def standardized_differences(
             rows.append((level, name, (given[name].mean() - goal) / sd, ((X[name] * w).sum() / w.sum() - goal) / sd))
     return pd.DataFrame(rows, columns=["level", "driver", "before", "after"])
 
-# %% ../nbs/20_overlap.ipynb #c074
+# %% ../nbs/20_overlap.ipynb #c081
 def support_rule(X: pd.DataFrame, status: pd.DataFrame, level, depth: int = 2) -> pd.DataFrame:
     """A shallow tree on `status` for one level as readable rows: rule, n_units, share of them supported.
     A description of the support, not its definition."""
     from sklearn.tree import DecisionTreeClassifier
     X, yes = _drivers(X), support_target(status, [level]).to_numpy()
-    tree = DecisionTreeClassifier(max_depth=depth, min_samples_leaf=max(5, len(X) // 20), random_state=0).fit(X, yes)
-    leaf, path, rows = tree.apply(X), tree.decision_path(X), []
-    for node in np.unique(leaf):
-        steps = [i for i in path[int(np.flatnonzero(leaf == node)[0])].indices if tree.tree_.feature[i] >= 0]
-        x = X.iloc[int(np.flatnonzero(leaf == node)[0])].to_numpy(dtype="float32")
-        words = [f"{X.columns[tree.tree_.feature[i]]} {'<=' if x[tree.tree_.feature[i]] <= tree.tree_.threshold[i] else '>'} {tree.tree_.threshold[i]:.4g}" for i in steps]
-        rows.append((" and ".join(words) or "always", int((leaf == node).sum()), float(yes[leaf == node].mean())))
+    fit = DecisionTreeClassifier(max_depth=depth, min_samples_leaf=max(5, len(X) // 20), random_state=0).fit(X, yes)
+    leaf, tree, rows = fit.apply(X), fit.tree_, []
+    def walk(node: int, steps: list) -> None:
+        if tree.children_left[node] < 0:
+            here = leaf == node
+            rows.append((" and ".join(steps) or "always", int(here.sum()), float(yes[here].mean())))
+            return
+        name, cut = X.columns[tree.feature[node]], tree.threshold[node]
+        walk(tree.children_left[node], [*steps, f"{name} <= {cut:.4g}"])
+        walk(tree.children_right[node], [*steps, f"{name} > {cut:.4g}"])
+    walk(0, [])
     return pd.DataFrame(rows, columns=["rule", "n_units", "supported"])

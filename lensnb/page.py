@@ -55,21 +55,21 @@ def _worded(value):
     "A value as it enters a sentence of Markdown."
     value = plain(value)
     if value is None: return _Missing()
-    if isinstance(value, str): return re.sub(r"([\\`*_{}\[\]<>#|$])", r"\\\1", value)
+    if isinstance(value, str): return re.sub(r"([\\`*_{}\[\]<>#|$&])", r"\\\1", " ".join(value.split()))
     return value
 
 
 def text(template: str, **values) -> None:
     "A paragraph of Markdown. `template` names its values as in `str.format`: text('{n} eyes', n=40)."
     try: words = template.format(**{k: _worded(v) for k, v in values.items()})
-    except (KeyError, IndexError) as e: raise InputError("The sentence names a value that was not given", value=str(e)) from e
-    except ValueError as e: raise InputError(f"A value does not fit its format in the sentence: {e}", value=template) from e
+    except (KeyError, IndexError) as e: raise InputError("The sentence names a value not given", value=str(e)) from e
+    except ValueError as e: raise InputError(f"A value does not fit the sentence: {e}", value=template) from e
     _emit({"kind": "text", "text": words, "values": values}, {"text/markdown": words}, words)
 
 # %% ../nbs/48_page.ipynb #c014
 def _checked_name(name: str) -> str:
     if isinstance(name, str) and re.fullmatch(r"[a-z][a-z0-9_-]*", name): return name
-    raise InputError("A name in a report starts with a lower-case letter and has letters, digits, `_` and `-` only", value=name)
+    raise InputError("A name is a lower-case letter, then lower-case letters, digits, `_` and `-`", value=name)
 
 
 def _checked(value, allowed, what: str):
@@ -82,7 +82,7 @@ _LOOK = {"none": "#3f7350", "info": "#2c6a9b", "watch": "#d99a1c", "act": "#a83a
 
 
 def _box(kind: str, level: str, words: str) -> None:
-    look = f"border-left:4px solid {_LOOK[level]};padding:.4em .8em;background:#f5f7f8"      # in Lab; the page has its own
+    look = f"border-left:4px solid {_LOOK[level]};padding:.4em .8em;background:#f5f7f8"   # in Lab only
     page = f'<p class="{kind} {level}" style="{look}"><strong>{WORDS[level]}</strong> {_escape(words)}</p>'
     _emit({"kind": kind, "level": level, "text": words}, {"text/html": page}, f"{WORDS[level]} {words}")
 
@@ -103,7 +103,7 @@ def _formatted(value, spec: str = "") -> str:
     if isinstance(value, bool): return "yes" if value else "no"
     if not spec and isinstance(value, float): spec = ".0f" if abs(value) >= 1e4 else ".4g"
     try: words = format(value, spec)
-    except (ValueError, TypeError) as e: raise InputError(f"A value does not fit its format {spec!r}", value=value) from e
+    except (ValueError, TypeError) as e: raise InputError(f"Not a value for the format {spec!r}", value=value) from e
     return re.sub(r"^-(?=[0.]+%?$)", "", words)
 
 
@@ -111,10 +111,11 @@ def number(name: str, value, unit: str = "", *, label: str = "", fmt: str = "") 
     "One large number. `label` is what a reader sees (without one, the name); `fmt` as in `format(value, fmt)`."
     label = label or _checked_name(name).replace("_", " ")
     words = _formatted(plain(value), fmt)
-    page = (f'<p class="number" style="display:inline-block;margin:0 2em 0 0"><span class="label">{_escape(label)}</span> '
-            f'<span class="value">{_escape(words)}</span> <span class="unit">{_escape(unit)}</span></p>')
-    _emit({"kind": "number", "name": _checked_name(name), "value": value, "unit": unit, "label": label}, {"text/html": page},
-          f"{label}: {words} {unit}".strip())
+    page = (f'<p class="number" style="display:inline-block;margin:0 2em 0 0">'
+            f'<span class="label">{_escape(label)}</span> <span class="value">{_escape(words)}</span> '
+            f'<span class="unit">{_escape(unit)}</span></p>')
+    record = {"kind": "number", "name": _checked_name(name), "value": value, "unit": unit, "label": label}
+    _emit(record, {"text/html": page}, f"{label}: {words} {unit}".strip())
 
 # %% ../nbs/48_page.ipynb #c023
 def _with_index(df: pd.DataFrame) -> tuple[pd.DataFrame, int]:
@@ -140,9 +141,9 @@ def _table_html(frame: pd.DataFrame, heads: int, name: str, caption: str, words:
     head = "".join(top(label, c) for label, c in zip(frame.columns, css))
     body = "\n".join(f"<tr>{row}</tr>" for row in rows)
     shape = ("wide " if frame.shape[1] > 8 else "") + ("long" if len(words) > 20 else "short")       # for paper
-    return (f'<div class="scroll" role="region" tabindex="0" aria-labelledby="table-{name}">\n<table class="{shape.strip()}">\n'
-            f'<caption id="table-{name}">{_escape(caption)}</caption>\n<thead><tr>{head}</tr></thead>\n'
-            f"<tbody>\n{body}\n</tbody>\n</table>\n</div>")
+    return (f'<div class="scroll" role="region" tabindex="0" aria-labelledby="table-{name}">\n'
+            f'<table class="{shape}">\n<caption id="table-{name}">{_escape(caption)}</caption>\n'
+            f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>\n</div>")
 
 # %% ../nbs/48_page.ipynb #c029
 def table(df: pd.DataFrame, name: str, caption: str, formats: dict[str, str] | None = None) -> None:
@@ -151,7 +152,7 @@ def table(df: pd.DataFrame, name: str, caption: str, formats: dict[str, str] | N
     if not str(caption).strip(): raise InputError("A table needs a caption", field=name)
     frame, heads = _with_index(df)
     unknown = set(formats or {}) - set(frame.columns)
-    if unknown: raise InputError(f"`formats` names columns that table `{name}` does not have", value=sorted(unknown, key=str))
+    if unknown: raise InputError(f"Table `{name}` does not have all columns of `formats`", value=list(unknown))
     rows = [plain(row) for row in frame.itertuples(index=False, name=None)]
     specs = [(formats or {}).get(c, "") for c in frame.columns]
     words = [[_formatted(v, s) for v, s in zip(row, specs)] for row in rows]
@@ -174,7 +175,7 @@ def _points_as_pixels(fig) -> None:
 
 # %% ../nbs/48_page.ipynb #c035
 def svg_text(fig, name: str, alt: str) -> str:
-    "The figure as inline SVG: described by `alt`, identifiers prefixed by `name`, no addresses, same bytes on every run."
+    "The figure as inline SVG described by `alt`: identifiers begin with `name`, no addresses, same bytes on every run."
     from io import StringIO
     import matplotlib as mpl
     _points_as_pixels(fig)
@@ -183,7 +184,10 @@ def svg_text(fig, name: str, alt: str) -> str:
         fig.savefig(buffer, format="svg", metadata={"Date": None}, dpi=POINT_DPI)
     svg = re.search(r"<svg.*</svg>", buffer.getvalue(), re.S)[0]
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", svg, flags=re.S)
+    svg = re.sub(r'(<image\b[^>]*?)\sid="[^"]*"', r"\1", svg)             # equal pictures get equal names
     svg = re.sub(r'\s(?:xmlns(?::\w+)?|version)="[^"]*"', "", svg).replace("xlink:href=", "href=")
+    used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', svg))
+    svg = re.sub(r'\sid="([^"]*)"', lambda m: m[0] if m[1] in used else "", svg)
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
     start = f'<svg role="img" aria-label="{_escape(alt)}" style="stroke-linejoin:round;stroke-linecap:butt"'
     svg = svg.replace("<svg", start, 1).replace(">", f"><title>{_escape(alt)}</title>", 1)
@@ -194,7 +198,7 @@ def figure(fig, name: str, alt: str, caption: str = "") -> None:
     "A matplotlib figure as inline SVG. `alt` says in words what the picture shows; required."
     import matplotlib.pyplot as plt
     _checked_name(name)
-    if not str(alt or "").strip(): raise InputError(f"Figure `{name}` needs a text that says what it shows", field="alt")
+    if not str(alt or "").strip(): raise InputError(f"Figure `{name}` needs words for what it shows", field="alt")
     svg = svg_text(fig, name, alt)
     plt.close(fig)
     below = f"<figcaption>{_escape(caption)}</figcaption>\n" if caption else ""
@@ -216,6 +220,7 @@ def _parse(page: str) -> tuple[list[tuple[str, dict]], str]:
 # %% ../nbs/48_page.ipynb #c044
 _ADDRESS = re.compile(r"\b(?:https?|ftp|wss?|file)://|\bwww\.|javascript:|mailto:|@import", re.I)
 _PLACE = re.compile(r"(?:^|[\s\"'(=])(?:/(?:home|Users|root|tmp|var|opt|mnt)/|[A-Za-z]:\\)\w")
+_NEIGHBOUR = re.compile(r"\w[\w.-]*\.html")              # another page of the same folder
 _OUTSIDE = {"script", "link", "iframe", "object", "embed", "form", "base", "video", "audio", "source", "applet"}
 
 
@@ -223,6 +228,7 @@ def _loads(tags, words: str) -> list[str]:
     "Whatever would run, load or point outside, and places on this machine."
     values = [(t, k, re.sub(r"data:image/png;base64,[\w+/=\s]+", "", v)) for t, a in tags for k, v in a.items()]
     links = [(t, k, v) for t, k, v in values if k in ("href", "src", "srcset", "xlink:href") and v and v[0] != "#"]
+    links = [(t, k, v) for t, k, v in links if not (t == "a" and k == "href" and _NEIGHBOUR.fullmatch(v))]
     text = words + " " + " ".join(v for _, _, v in values)
     return [*(f"<{t}> is not allowed" for t, _ in tags if t in _OUTSIDE),
             *("a <meta> that redirects" for t, a in tags if t == "meta" and "http-equiv" in a),
@@ -243,7 +249,7 @@ def _reads_badly(tags) -> list[str]:
              "no title": bool(of("title")),
              "no viewport": any(a.get("name") == "viewport" for a in of("meta")),
              "an image without alternative text": all(named(a, "alt") for a in of("img")),
-             "a figure without alternative text": all(named(a, "aria-label") and a.get("role") == "img" for a in of("svg")),
+             "a figure without alternative text": all(named(a, "role", "aria-label") for a in of("svg")),
              "a table without caption": len(of("table")) == len(of("caption")),
              "a table heading without scope": all(a.get("scope") in ("col", "row") for a in of("th")),
              "not exactly one h1": levels.count(1) == 1,
@@ -261,7 +267,7 @@ def _ids(tags) -> list[str]:
     wanted |= {a["href"][1:] for _, a in tags if a.get("href", "").startswith("#")}
     wanted |= {w for _, a in tags for w in a.get("aria-labelledby", "").split()}
     twice, lost = sorted({i for i in ids if ids.count(i) > 1}), sorted(wanted - set(ids))
-    return [f"the identifier {i!r} occurs twice" for i in twice] + [f"{w!r} is referred to and does not exist" for w in lost]
+    return [*(f"the identifier {i!r} occurs twice" for i in twice), *(f"{w!r} is referred to, not there" for w in lost)]
 
 
 def check_page(page: str) -> list[str]:

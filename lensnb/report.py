@@ -10,6 +10,7 @@ __all__ = ['CELL_SECONDS', 'DISCLAIMER', 'TemplateError', 'ReportFailed', 'Param
 import ast
 import hashlib
 import json
+import logging
 import os
 import re
 import sys
@@ -51,8 +52,9 @@ _KINDS = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,), 
 # %% ../nbs/50_report.ipynb #c014
 def _parameter(node: ast.stmt, line: bytes) -> Parameter:
     "One assignment of the parameter cell; `line` is the last source line of it. ValueError if it is anything else."
-    target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0] if isinstance(node, ast.Assign) else None
-    if not isinstance(target, ast.Name): raise ValueError("not a plain assignment")
+    target = getattr(node, "target", None) or getattr(node, "targets", [None])[0]
+    assigns = isinstance(node, (ast.Assign, ast.AnnAssign)) and isinstance(target, ast.Name)
+    if not assigns: raise ValueError("a line is not an assignment to one name")
     default = ast.literal_eval(node.value)
     note = line[node.end_col_offset:].decode().partition("#")[2].strip()
     marks = {m.strip() for m in note.partition(":")[0].split(",")} & {"required", "local"}
@@ -81,12 +83,12 @@ def template_parameters(template: str | Path) -> dict[str, Parameter]:
     name = Path(template).name
     if len(cells) != 1:
         raise TemplateError(f"{name!r} must have one cell tagged `parameters`, it has {len(cells)}",
-                            cause="nbdev_clean removes tags unless settings.ini says `allowed_cell_metadata_keys = tags`",
+                            cause="nbdev_clean removes it unless settings.ini has `allowed_cell_metadata_keys = tags`",
                             remedy="tag the cell again; papermill alone would have run the defaults without a word")
     lines = cells[0].source.encode().split(b"\n")
     try: found = [_parameter(node, lines[node.end_lineno - 1]) for node in ast.parse(cells[0].source).body]
     except (SyntaxError, ValueError, AttributeError) as e:
-        raise TemplateError(f"The parameter cell of {name!r} holds only lines such as `seed: int = 0`", cause=str(e)) from e
+        raise TemplateError(f"The parameter cell of {name!r} may hold lines such as `n: int = 0`", cause=str(e)) from e
     return {p.name: p for p in found}
 
 # %% ../nbs/50_report.ipynb #c023
@@ -109,7 +111,7 @@ def _check_type(p: Parameter, value) -> None:
     try: json.dumps(value, allow_nan=False)
     except (TypeError, ValueError): fits = False
     but = ", not None" if value is None else ""
-    if not fits: raise InputError(f"The parameter `{p.name}` must be {p.kind or 'a plain JSON value'}{but}", value=value)
+    if not fits: raise InputError(f"The parameter `{p.name}` must be {p.kind or 'a JSON value'}{but}", value=value)
 
 # %% ../nbs/50_report.ipynb #c026
 def template_sha256(template: str | Path) -> str:
@@ -121,8 +123,8 @@ def template_sha256(template: str | Path) -> str:
 _BOOT = ("from ipykernel import iostream, kernelapp; "
          "iostream.IOPubThread._setup_pipe_in = lambda self: setattr(self, '_pipe_flag', False); "
          "kernelapp.launch_new_instance()")
-_QUIET = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TZ": "UTC",
-          "PYDEVD_DISABLE_FILE_VALIDATION": "1", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+_QUIET = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1",
+          "TZ": "UTC", "PYDEVD_DISABLE_FILE_VALIDATION": "1", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
 
 
 def _socket_kernel(folder: Path) -> type:
@@ -146,7 +148,14 @@ def _failed_cell(nb, source: str, why: str) -> ReportFailed:
     "Names a cell by its place in the template `nb` and its first line."
     place = next((str(i) for i, c in enumerate(nb.cells, 1) if c.source == source), "?")
     first = next((line for line in source.splitlines() if line.strip() and not line.startswith("#")), source)
-    return ReportFailed(f"Cell {place} of the template (`{first.strip()[:80]}`) failed", cause=why[:600])
+    why = " ".join(why.split())[:600]
+    return ReportFailed(f"Cell {place} of the template (`{first.strip()[:80]}`) failed", cause=why)
+
+
+def _last_source(draft: Path) -> str:
+    "The source of the last cell that was started; papermill saves as it goes."
+    cells = read_template(draft).cells if draft.is_file() else []
+    return next((c.source for c in reversed(cells) if c.metadata.get("papermill", {}).get("end_time")), "")
 
 # %% ../nbs/50_report.ipynb #c035
 CELL_SECONDS = 600       # a cell that takes longer is stopped
@@ -156,15 +165,18 @@ def _execute(nb, parameters: dict, folder: Path, progress: bool):
     "The template, executed in a kernel of its own. ReportFailed if it did not run to its end."
     import papermill
     from papermill.exceptions import PapermillExecutionError
-    (folder / "matplotlibrc").touch()                      # the defaults, not the user's settings
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)        # what it has to say is in the error
+    (folder / "matplotlibrc").touch()                                # the defaults, not the user's settings
     options = dict(kernel_name="python3", language="python", progress_bar=progress, execution_timeout=CELL_SECONDS,
-                   kernel_manager_class=_socket_kernel(folder), resources={"metadata": {"path": str(folder)}})
+                   kernel_manager_class=_socket_kernel(folder), shutdown_kernel="immediate",
+                   resources={"metadata": {"path": str(folder)}})
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             done = papermill.execute_notebook(nb, str(folder / "draft.ipynb"), parameters, **options)
     except PapermillExecutionError as e: raise _failed_cell(nb, e.source, f"{e.ename}: {e.evalue}") from e
-    except Exception as e: raise ReportFailed("The template did not run to its end", cause=f"{type(e).__name__}: {e}"[:600]) from e
+    except Exception as e:
+        raise _failed_cell(nb, _last_source(folder / "draft.ipynb"), f"{type(e).__name__}: {e}") from e
     stopped = [c for c in done.cells if c.metadata.get("papermill", {}).get("exception")]
     if stopped: raise _failed_cell(nb, stopped[0].source, "the cell ended the program before the template was done")
     done.cells = [c for c in done.cells if "injected-parameters" not in c.metadata.get("tags", [])]
@@ -179,8 +191,9 @@ def _records(nb) -> tuple[list[dict], str]:
             if out.output_type == "stream": printed += out.text
             elif MIME in out.data: records.append(dict(out.data[MIME]))
             else:
-                raise _failed_cell(nb, cell.source, f"it shows {out.data.get('text/plain', '')[:80]!r}, which is not recorded. "
-                                   "Use text, number, table, figure, banner or status; end other last lines with `;`")
+                shown = out.data.get("text/plain", "")[:80]
+                raise _failed_cell(nb, cell.source, f"it shows {shown!r}, which is not recorded. Use text, number, "
+                                   "table, figure, banner or status; end other last lines with `;`")
     return records, printed
 
 
@@ -188,7 +201,7 @@ def _state(records: list[dict]) -> dict:
     "The state of the page; empty if the template sets none. ReportFailed for a second state or a name used twice."
     names = [r["name"] for r in records if "name" in r]
     twice = next((n for n in names if names.count(n) > 1), None)
-    if twice: raise ReportFailed(f"The name `{twice}` is used {names.count(twice)} times", remedy="give each record its own")
+    if twice: raise ReportFailed(f"The name `{twice}` is used {names.count(twice)} times", remedy="give each its own")
     states = [r for r in records if r["kind"] == "status"]
     if len(states) > 1: raise ReportFailed(f"`status` was called {len(states)} times; a page has one state")
     return {"level": states[0]["level"], "sentence": states[0]["text"]} if states else {"level": "", "sentence": ""}
@@ -210,8 +223,8 @@ def _footer(made: dict) -> list[tuple[str, str]]:
     "The same for a reader: pairs of what and value."
     asked = ", ".join(f"{k} = {v}" for k, v in made["parameters"].items())
     return [("Data (SHA-256)", made["data_sha256"] or "not given"), ("Template", made["template"]),
-            ("Template (SHA-256)", made["template_sha256"]), ("lensnb", made["lensnb"]), ("Parameters", asked or "none"),
-            ("Seed", "none" if made["seed"] is None else str(made["seed"]))]
+            ("Template (SHA-256)", made["template_sha256"]), ("lensnb", made["lensnb"]),
+            ("Parameters", asked or "none"), ("Seed", "none" if made["seed"] is None else str(made["seed"]))]
 
 # %% ../nbs/50_report.ipynb #c044
 def _templates() -> Path:
@@ -249,7 +262,8 @@ def _with_sections(page: str) -> str:
 def _render(nb, title: str, state: dict, made: dict) -> str:
     "The page of an executed notebook."
     from nbconvert.exporters import HTMLExporter, TemplateExporter
-    exporter = HTMLExporter(template_name="report", extra_template_basedirs=[str(_templates())], exclude_anchor_links=True)
+    layout = dict(template_name="report", extra_template_basedirs=[str(_templates())])
+    exporter = HTMLExporter(**layout, exclude_anchor_links=True)
     page = {"title": title, "status": {**state, "word": WORDS.get(state["level"], "")}, "made": _footer(made),
             "disclaimer": DISCLAIMER}
     html, _ = TemplateExporter.from_notebook_node(exporter, _on_page(nb), {"lensnb": page})
@@ -266,7 +280,8 @@ def _publish(files: dict[Path, str]) -> None:
         for part in parts.values(): part.unlink(missing_ok=True)
 
 
-def _json(value) -> str: return json.dumps(plain(value), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+def _json(value) -> str:
+    return json.dumps(plain(value), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
 # %% ../nbs/50_report.ipynb #c053
 def _commit() -> str | None:
@@ -274,7 +289,8 @@ def _commit() -> str | None:
     from subprocess import DEVNULL, SubprocessError, check_output
     root = _templates().parents[1]
     if not (root / ".git").exists(): return None
-    try: return check_output(["git", "-C", str(root), "rev-parse", "HEAD"], stderr=DEVNULL, timeout=10, text=True).strip()
+    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+    try: return check_output(command, stderr=DEVNULL, timeout=10, text=True).strip()
     except (OSError, SubprocessError): return None
 
 
@@ -355,7 +371,8 @@ def run_report(template: str | Path, out: str | Path, parameters: dict, *, title
     return _finish(out, {**files, "run.json": _json(_log(started, local, printed, files))}, level)
 
 # %% ../nbs/50_report.ipynb #c069
-def render_many(jobs: Iterable[dict], processes: int | None = None, progress: bool = True) -> list[ReportResult | LensnbError]:
+def render_many(jobs: Iterable[dict], processes: int | None = None,
+                progress: bool = True) -> list[ReportResult | LensnbError]:
     """Run several reports; each job is the keyword arguments of `run_report`. Results in the order of the jobs; a job
     that failed gives its error instead. `processes` at a time (None: one a core)."""
     from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -365,10 +382,11 @@ def render_many(jobs: Iterable[dict], processes: int | None = None, progress: bo
     outs = [str(job["out"]) for job in jobs]
     if len(set(outs)) < len(outs): raise InputError("Two reports go to the same place", value=max(outs, key=outs.count))
     workers = min(processes or os.cpu_count() or 1, len(jobs)) or 1
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:      # never forks: notebooks have threads
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:          # never forks: notebooks have threads
         futures = [pool.submit(_attempt, job) for job in jobs]
         for _ in tqdm(as_completed(futures), total=len(jobs), desc="reports", unit="report", disable=not progress): pass
-    return [ReportFailed("The process died", cause=repr(f.exception())) if f.exception() else f.result() for f in futures]
+    dead = "The process of this report died"
+    return [ReportFailed(dead, cause=repr(f.exception())) if f.exception() else f.result() for f in futures]
 
 
 def _attempt(job: dict) -> ReportResult | LensnbError:
