@@ -111,10 +111,10 @@ def zone_shares(eyes: pd.DataFrame, vault: str = "achieved_um", zones=(ZONE_UM, 
 
 # %% ../nbs/45_audit.ipynb #c025
 def interval_table(judged: pd.DataFrame) -> pd.DataFrame:
-    "Coverage of the 80 and 90 % intervals (supported) and of the certified bounds (bounded), by size, with Wilson limits."
+    "Coverage of the 80 and 90 % intervals (supported) and of the certified bound (bounded), by size, with Wilson limits."
     parts = []
-    for promise, status, low, high, level in [("80 % interval", "supported", "lower_80", "upper_80", 0.8), ("90 % interval", "supported", "lower_90", "upper_90", 0.9),
-                                              ("certified bound", "bounded", "bound_lower", "bound_upper", 0.9)]:
+    for promise, status, low, high, level in [("80 %", "supported", "lower_80", "upper_80", 0.8), ("90 %", "supported", "lower_90", "upper_90", 0.9),
+                                              ("bound", "bounded", "bound_lower", "bound_upper", 0.9)]:
         g = judged[judged["status"] == status]
         if len(g): parts.append(coverage_table(g["achieved_um"], g[low], g[high], by=g["size_mm"], groups=g["patient_id"], nominal=level).assign(promise=promise, nominal=level))
     table = pd.concat(parts).reset_index(names="size_mm") if parts else pd.DataFrame(columns=["size_mm", "n_units", "promise", "nominal"])

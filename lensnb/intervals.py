@@ -236,7 +236,7 @@ def _coverage_row(frame: pd.DataFrame, nominal: float, shortfall: float) -> dict
                 holds=low <= nominal <= high,
                 width=(frame["upper"] - frame["lower"]).mean(), power=coverage_power(n, nominal, nominal - shortfall))
 
-# %% ../nbs/21_intervals.ipynb #c051
+# %% ../nbs/21_intervals.ipynb #c052
 def reliability_table(
     probability: Sequence[float],   # predicted risk of each unit; no gaps
     happened: Sequence[bool],       # whether it came true

@@ -248,7 +248,7 @@ class _Tabling:
 
     def _need_training(self) -> dict:
         if getattr(self, "_training", None) is None:
-            raise InputError("A saved estimator does not hold the units of the fit", remedy="fit again, or use `predict`")
+            raise InputError("A saved estimator does not hold the units of the fit", remedy="fit it or use `predict`")
         return self._training
 
 # %% ../nbs/20_overlap.ipynb #c048
@@ -321,7 +321,7 @@ def propensity_calibration(
     table = groups.agg(propensity=("propensity", "mean"), observed=("observed", "mean"), n_units=("unit", "size"))
     return table.reset_index().astype({"bin": int})
 
-# %% ../nbs/20_overlap.ipynb #c064
+# %% ../nbs/20_overlap.ipynb #c066
 def sensitivity(
     estimator: SupportEstimator,                       # fitted
     eps: Sequence[float] = (0.01, 0.02, 0.05, 0.10, 0.20),
@@ -338,18 +338,18 @@ def sensitivity(
         columns[least] = [(local & (t["cross"] >= e))[counterfactual].mean() for e in eps]
     return pd.DataFrame(columns, index=pd.Index(eps, name="eps")).rename_axis(columns="k")
 
-# %% ../nbs/20_overlap.ipynb #c068
+# %% ../nbs/20_overlap.ipynb #c070
 def effective_sample_size(weights: Sequence[float], groups: Sequence) -> float:
     "Kish's effective number of patients: (sum w)^2 / sum w^2 with the weights summed within patients; 0 for no weight."
     w = pd.Series(np.asarray(weights, float)).groupby(_complete(groups, "groups", len(weights))).sum()
     return float(w.sum() ** 2 / (w ** 2).sum()) if (w ** 2).sum() > 0 else 0.0
 
-# %% ../nbs/20_overlap.ipynb #c071
+# %% ../nbs/20_overlap.ipynb #c073
 def support_target(status: pd.DataFrame, levels: Sequence) -> pd.Series:
     "True for the units supported for every one of the levels."
     return _wide(status, status["status"] == "supported")[list(levels)].all(axis=1)
 
-# %% ../nbs/20_overlap.ipynb #c074
+# %% ../nbs/20_overlap.ipynb #c076
 def support_weights(
     status: pd.DataFrame,             # from predict_training
     groups: Sequence,                 # patient of each unit
@@ -367,12 +367,12 @@ def support_weights(
     if weight.max() > limit:
         n, ess = int((weight > 0).sum()), effective_sample_size(weight, groups)
         raise AssumptionError(
-            f"One unit would hold {weight.max():.0%} of the weight of {_say(level)}", value=weight.idxmax(), field="unit",
+            f"One unit would hold {weight.max():.0%} of the weight of {_say(level)}",
             limit=f"{limit:.0%} a unit", cause=f"{n} supported units were given it (effective patients: {ess:.1f})",
-            remedy="report bounds instead of a weighted mean for this level")
+            field="unit", value=weight.idxmax(), remedy="report bounds instead of a weighted mean for this level")
     return weight
 
-# %% ../nbs/20_overlap.ipynb #c077
+# %% ../nbs/20_overlap.ipynb #c079
 def standardized_differences(
     X: pd.DataFrame,                  # units x drivers
     treatment: Sequence,              # level given to each unit
@@ -390,7 +390,7 @@ def standardized_differences(
             rows.append((level, name, (given[name].mean() - goal) / sd, ((X[name] * w).sum() / w.sum() - goal) / sd))
     return pd.DataFrame(rows, columns=["level", "driver", "before", "after"])
 
-# %% ../nbs/20_overlap.ipynb #c081
+# %% ../nbs/20_overlap.ipynb #c083
 def support_rule(X: pd.DataFrame, status: pd.DataFrame, level, depth: int = 2) -> pd.DataFrame:
     """A shallow tree on `status` for one level as readable rows: rule, n_units, share of them supported.
     A description of the support, not its definition."""

@@ -146,19 +146,22 @@ def _table_html(frame: pd.DataFrame, heads: int, name: str, caption: str, words:
             f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>\n</div>")
 
 # %% ../nbs/48_page.ipynb #c029
-def table(df: pd.DataFrame, name: str, caption: str, formats: dict[str, str] | None = None) -> None:
-    "A table with a caption; `formats` maps a column to a format such as '.1f' or '.0%'. The record is not rounded."
+def table(df: pd.DataFrame, name: str, caption: str, formats: dict[str, str] | None = None,
+          labels: dict[str, str] | None = None) -> None:
+    """A table with a caption; `formats` maps a column to a format such as '.1f' or '.0%', `labels` to its heading.
+    The record is not rounded and keeps the names of the columns."""
     _checked_name(name)
     if not str(caption).strip(): raise InputError("A table needs a caption", field=name)
     frame, heads = _with_index(df)
     unknown = set(formats or {}) - set(frame.columns)
+    shown = frame.set_axis([(labels or {}).get(c, c) for c in frame.columns], axis=1)
     if unknown: raise InputError(f"Table `{name}` does not have all columns of `formats`", value=list(unknown))
     rows = [plain(row) for row in frame.itertuples(index=False, name=None)]
     specs = [(formats or {}).get(c, "") for c in frame.columns]
     words = [[_formatted(v, s) for v, s in zip(row, specs)] for row in rows]
     columns = [str(c) for c in frame.columns]
     record = {"kind": "table", "name": name, "caption": caption, "columns": columns, "rows": rows}
-    _emit(record, {"text/html": _table_html(frame, heads, name, caption, words)}, f"{caption}\n{df.to_string()}")
+    _emit(record, {"text/html": _table_html(shown, heads, name, caption, words)}, f"{caption}\n{df.to_string()}")
 
 # %% ../nbs/48_page.ipynb #c032
 POINT_DPI = 200          # resolution of the points, on paper

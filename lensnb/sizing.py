@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['DRIVERS', 'COLUMNS', 'FORMAT', 'complete_columns', 'choose', 'Config', 'Parts', 'fit_parts', 'refusals', 'Grid',
-           'make_grid', 'anchor_limits', 'carried', 'decide', 'chances', 'lay_out', 'in_words', 'answer', 'no_answer',
-           'SizingModel', 'make_config', 'of_parts', 'fitted', 'check_zone', 'predict_sizes', 'explain', 'seal', 'save',
-           'load']
+           'make_grid', 'anchor_limits', 'carried', 'decide', 'risks', 'chances', 'lay_out', 'in_words', 'answer',
+           'no_answer', 'SizingModel', 'make_config', 'of_parts', 'fitted', 'check_zone', 'predict_sizes', 'explain',
+           'seal', 'save', 'load']
 
 # %% ../nbs/30_sizing.ipynb #c003
 import hashlib
@@ -165,14 +165,24 @@ def decide(p_lower: np.ndarray, p_upper: np.ndarray, supported: np.ndarray, marg
     return answer
 
 # %% ../nbs/30_sizing.ipynb #c032
+def risks(parts: Parts, grid: Grid, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
+    "Chances of a vault under `low` and over `high` (um) for every eye and size, flat; missing for uncalibrated sizes."
+    n = len(grid.value)
+    tables = [parts.conformal.probabilities(grid.X[s], np.full(n, s), cuts=(low, high)) for s in parts.sizes]
+    return tuple(np.column_stack([t[c] for t in tables]).ravel() for c in ("p_low", "p_high"))
+
+
 def chances(parts: Parts, grid: Grid, zone: tuple) -> dict[str, np.ndarray]:
     "p_low, p_zone, p_high of the model and their certified limits, flat in the order of eyes and sizes."
-    n = len(grid.value)
-    model = [parts.conformal.probabilities(grid.X[s], np.full(n, s), cuts=zone) for s in parts.sizes]
-    p = {c: np.column_stack([m[c] for m in model]).ravel() for c in ("p_low", "p_zone", "p_high")}
-    rows = pd.DataFrame(dict(**_index(n, parts.sizes), supported=grid.supported.ravel(), p_low=p["p_low"], p_high=p["p_high"]))
+    (low, high), error, (floor, ceiling) = zone, parts.config.tolerance, OUTCOME_RANGE_UM
+    p_low, p_high = risks(parts, grid, low, high)
+    shrunk = risks(parts, grid, low + error, high - error)
+    grown = risks(parts, grid, max(low - error, floor), min(high + error, ceiling))
+    rows = pd.DataFrame(dict(**_index(len(grid.value), parts.sizes), supported=grid.supported.ravel(), p_low=p_low, p_high=p_high,
+                             p_low_shrunk=shrunk[0], p_high_shrunk=shrunk[1], p_low_grown=grown[0], p_high_grown=grown[1]))
     limits = bound_probabilities(rows, parts.sizes).sort_values(["unit", "level"])
-    return {**p, **{c: limits[c].to_numpy() for c in ("p_low_lower", "p_high_lower", "p_zone_lower", "p_zone_upper")}}
+    certified = ("p_low_lower", "p_high_lower", "p_zone_lower", "p_zone_upper")
+    return dict(p_low=p_low, p_zone=1 - p_low - p_high, p_high=p_high, **{c: limits[c].to_numpy() for c in certified})
 
 # %% ../nbs/30_sizing.ipynb #c035
 COLUMNS = ["eye_id", "size_mm", "vault_um", "lower_80", "upper_80", "lower_90", "upper_90", "p_low", "p_zone", "p_high", "status",
@@ -266,18 +276,21 @@ def fitted(model: SizingModel) -> Parts:
     return model.parts
 
 
-def check_zone(zone) -> tuple[float, float]:
-    "The target zone as (low, high) in um. Raises InputError when it is not two vaults in order."
+def check_zone(zone, tolerance: float = 0.0) -> tuple[float, float]:
+    "The target zone as (low, high) in um. Raises InputError when it is not two vaults in order, or narrower than measured."
     low, high = (float(z) for z in zone)
-    if OUTCOME_RANGE_UM[0] <= low < high <= OUTCOME_RANGE_UM[1]: return low, high
-    raise InputError("`zone` must be two vaults, low before high", value=tuple(zone), unit="um", limit=f"{OUTCOME_RANGE_UM[0]:g} to {OUTCOME_RANGE_UM[1]:g} um",
-                     cause="millimetres, or the limits exchanged")
+    if not OUTCOME_RANGE_UM[0] <= low < high <= OUTCOME_RANGE_UM[1]:
+        raise InputError("`zone` must be two vaults, low before high", value=(low, high), unit="um",
+                         limit=f"{OUTCOME_RANGE_UM[0]:g} to {OUTCOME_RANGE_UM[1]:g} um", cause="millimetres, or the limits exchanged")
+    if high - low <= 2 * tolerance:
+        raise InputError("`zone` is narrower than the measurement error", value=(low, high), unit="um", limit=f"more than {2 * tolerance:g} um wide")
+    return low, high
 
 # %% ../nbs/30_sizing.ipynb #c046
 def predict_sizes(parts: Parts, eyes: pd.DataFrame, zone: tuple = ZONE_UM) -> pd.DataFrame:
     """One row per eye and size, columns `COLUMNS` (um, mm, chances); the eye's own vault is never looked at, `zone` is closed.
     Intervals stand only where `status` is supported. Raises InputError for values outside the contract."""
-    zone = check_zone(zone)
+    zone = check_zone(zone, parts.config.tolerance)
     eyes = check_eyes(eyes.drop(columns=["vault_um", "vault_day"], errors="ignore")).reset_index(drop=True)
     why = refusals(parts, eyes)
     tables = [answer(parts, eyes[why == ""], zone)] if (why == "").any() else []

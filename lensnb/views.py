@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SMALL', 'FEW', 'VIEWS', 'hide_small', 'count_words', 'rows_with', 'flow_table', 'flow', 'measured', 'field_summary',
-           'fields', 'wilson_limits', 'vault_table', 'vaults', 'assignment_table', 'agreement', 'assignment', 'bands',
+           'short_label', 'fields', 'vault_table', 'vaults', 'assignment_table', 'agreement', 'assignment', 'bands',
            'received_table', 'received', 'clustered_slopes', 'slope_table', 'slopes', 'fellow_pairs', 'fellow_table',
            'fellows', 'View', 'drawable']
 
@@ -49,7 +49,7 @@ def rows_with(eyes: pd.DataFrame, *columns: str) -> pd.DataFrame:
 
 # %% ../nbs/09_views.ipynb #c013
 def flow_table(eyes: pd.DataFrame) -> pd.DataFrame:
-    "Steps from received to used with their `rows`; exclusions are negative, so all but the last line add up to the last."
+    "Steps from received to used with their `rows`; exclusions are negative, so the lines add up to the last one."
     facts = eyes.attrs.get("intake", {})
     flow = [(f["step"], f["eyes"]) for f in training_eyes(eyes).attrs["flow"]]
     if facts.get("accepted") == len(eyes):
@@ -71,30 +71,41 @@ def _cut_bar(ax, y: float, parts: Sequence[tuple], total: float) -> None:
 
 _DARK = ("#2c6a9b", "#12304f", "#5b6b77")
 
-# %% ../nbs/09_views.ipynb #c017
+# %% ../nbs/09_views.ipynb #c018
+def _by_size(used: pd.DataFrame) -> list[tuple]:
+    counts, colors = used["size_mm"].value_counts().sort_index(), size_colors()
+    return [(n, f"{s:g} mm: {count_words(n)}", colors[s]) for s, n in counts.items()]
+
+
+def _by_patient(used: pd.DataFrame) -> list[tuple]:
+    both = used.groupby("patient_id")["eye_id"].transform("nunique") > 1
+    words = f"{both.sum()} eyes of {used.loc[both, 'patient_id'].nunique()} patients with both eyes"
+    return [(both.sum(), words, "#c9d3d9"), ((~both).sum(), f"{(~both).sum()} with one", "#e4e9ec")]
+
+# %% ../nbs/09_views.ipynb #c020
 def flow(eyes: pd.DataFrame):
-    "Figure: rows received, rows used, and the used ones by patient and by size. Needs size_mm, vault_um."
+    "Figure: rows received, rows used, and the used ones by patient and by size. Needs patient_id, size_mm, vault_um."
     import matplotlib.pyplot as plt
-    table, used = flow_table(eyes)["rows"], training_eyes(rows_with(eyes, "patient_id", "size_mm", "vault_um"))
-    total, lost = int(table.iloc[0]), table[table < 0]
-    fellows = used.groupby("patient_id")["eye_id"].transform("nunique") > 1
-    colors, n = size_colors(), used["size_mm"].value_counts().sort_index()
+    table = flow_table(eyes)["rows"]
+    used, total = training_eyes(rows_with(eyes, "patient_id", "size_mm", "vault_um")), int(table.iloc[0])
+    out = "; ".join(f"{-n} {step}" for step, n in table.items() if n < 0)
     fig, ax = plt.subplots(figsize=(7, 2.5))
     _cut_bar(ax, 3, [(total, f"{total:,} rows", "#5b6b77")], total)
     _cut_bar(ax, 2, [(len(used), f"{len(used):,} eyes", "#5b6b77")], total)
-    words = "left out: " + "; ".join(f"{-v} {k}" for k, v in lost.items()) if len(lost) else "nothing left out"
-    ax.text(total, 2.3, words, fontsize=7.5, ha="right", va="bottom", color="#5d666c")
-    _cut_bar(ax, 1, [(fellows.sum(), f"{fellows.sum()} eyes of {used.loc[fellows, 'patient_id'].nunique()} patients with both eyes", "#c9d3d9"),
-                     ((~fellows).sum(), f"{(~fellows).sum()} with one", "#e4e9ec")], total)
-    _cut_bar(ax, 0, [(v, f"{s:g} mm: {count_words(v)}", colors[s]) for s, v in n.items()], total)
-    ax.set(yticks=[3, 2, 1, 0], yticklabels=[table.index[0], "used", "by patient", "by size"], xlim=(0, total), xlabel=f"eyes (n = {len(used)} used)")
+    out = f"left out: {out}" if out else "nothing left out"
+    ax.text(total, 2.3, out, fontsize=7.5, ha="right", va="bottom", color="#5d666c")
+    _cut_bar(ax, 1, _by_patient(used), total)
+    _cut_bar(ax, 0, _by_size(used), total)
+    ax.set(yticks=[3, 2, 1, 0], yticklabels=[table.index[0], "used", "by patient", "by size"], xlim=(0, total),
+           xlabel=f"eyes (n = {len(used)} used)")
     ax.tick_params(axis="y", length=0)
     return fig
 
-# %% ../nbs/09_views.ipynb #c020
+# %% ../nbs/09_views.ipynb #c023
 def measured(eyes: pd.DataFrame) -> list[str]:
     "The numeric fields that this table fills, in the order of the field table."
-    return [f.name for f in FIELDS.values() if f.kind == "number" and f.hard and f.name in eyes and eyes[f.name].notna().any()]
+    have = {c for c in eyes if eyes[c].notna().any()}
+    return [f.name for f in FIELDS.values() if f.kind == "number" and f.hard and f.name in have]
 
 
 def field_summary(eyes: pd.DataFrame) -> pd.DataFrame:
@@ -102,55 +113,85 @@ def field_summary(eyes: pd.DataFrame) -> pd.DataFrame:
     rows = {}
     for name in measured(eyes):
         v, f = eyes[name].dropna(), FIELDS[name]
-        outside = "" if not f.soft else count_words((~v.between(*f.soft)).sum())
-        rows[name] = dict(unit=f.unit, eyes=len(v), mean=v.mean(), sd=v.std(), p5=v.quantile(0.05), p95=v.quantile(0.95), outside_soft=outside)
+        outside = count_words((~v.between(*f.soft)).sum()) if f.soft else ""
+        rows[name] = dict(unit=f.unit, eyes=len(v), mean=v.mean(), sd=v.std(), p5=v.quantile(0.05),
+                          p95=v.quantile(0.95), outside_soft=outside)
     return pd.DataFrame(rows).T
 
-# %% ../nbs/09_views.ipynb #c023
+# %% ../nbs/09_views.ipynb #c026
 def _histogram(ax, values: pd.Series, field) -> None:
+    "Histogram of one field between its hard limits, on its grid."
     import seaborn as sns
     (lo, hi), grid = field.hard, field.resolution
     width = grid * np.ceil((hi - lo) / grid / 40)
-    if field.soft:
-        for a, b in ((lo, field.soft[0]), (field.soft[1], hi)): ax.axvspan(a, b, color="#f6e7df", lw=0, zorder=0)
-    sns.histplot(x=values, binwidth=width, binrange=(lo - width / 2, hi + width / 2), color="#5f9fc4", alpha=1, lw=0, ax=ax)
+    for a, b in ((lo, field.soft[0]), (field.soft[1], hi)) if field.soft else ():
+        ax.axvspan(a, b, color="#f6e7df", lw=0, zorder=0)
+    span = (lo - width / 2, hi + width / 2)
+    sns.histplot(x=values, binwidth=width, binrange=span, color="#5f9fc4", alpha=1, lw=0, ax=ax)
     ax.plot([values.median()] * 2, [0, 0.92], color=INK, lw=1, transform=ax.get_xaxis_transform())
     outside = (~values.between(*field.soft)).sum() if field.soft else 0
-    ax.text(1, 1, f"{count_words(outside)} outside" if outside else "", transform=ax.transAxes, ha="right", va="bottom", fontsize=7, color=ALARM)
-    ax.set(xlim=(lo, hi), yticks=[], ylabel="", xlabel=f"{field.label.split(' (')[0]} ({field.unit})")
+    words = f"{count_words(outside)} outside" if outside else ""
+    ax.text(1, 1, words, transform=ax.transAxes, ha="right", va="bottom", fontsize=7, color=ALARM)
+    ax.set(xlim=(lo, hi), yticks=[], ylabel="", xlabel=f"{short_label(field.name)} ({field.unit})")
     ax.spines["left"].set_visible(False)
 
 
+def short_label(name: str) -> str:
+    "What a reader sees for a field, without the part in brackets."
+    return FIELDS[name].label.split(" (")[0]
+
+# %% ../nbs/09_views.ipynb #c028
 def fields(eyes: pd.DataFrame, names: Sequence[str] | None = None):
-    "Figure: histogram of every numeric field (or `names`) between its hard limits, soft margins tinted, line at the median."
+    "Figure: every numeric field (or `names`) between its hard limits, soft margins tinted, line at the median."
     import matplotlib.pyplot as plt
     names = list(names or [n for n in measured(eyes) if n != "vault_day"])
-    if not names: raise InputError("The table holds no measurement", limit=", ".join(n for n in FIELDS if FIELDS[n].hard))
-    fig, axes = plt.subplots(-(-len(names) // 4), 4, figsize=(7.6, 1.5 * -(-len(names) // 4) + 0.25), squeeze=False)
+    if not names: raise InputError("The table holds no measurement", remedy="name the columns as the field table does")
+    lines = -(-len(names) // 4)
+    fig, axes = plt.subplots(lines, 4, figsize=(7.6, 1.5 * lines + 0.25), squeeze=False)
     for ax, name in zip(axes.flat, names): _histogram(ax, rows_with(eyes, name)[name], FIELDS[name])
     for ax in axes.flat[len(names):]: ax.set_visible(False)
     fig.suptitle(f"n = {len(eyes)} eyes; line: median; tinted: outside the soft limits", x=0.01, ha="left", fontsize=9)
     return fig
 
-# %% ../nbs/09_views.ipynb #c026
-def wilson_limits(hits: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-    "Wilson's interval of a share, hits of n (95 % by default)."
-    middle, half = (hits + z**2 / 2) / (n + z**2), z / (n + z**2) * np.sqrt(hits * (n - hits) / n + z**2 / 4)
-    return middle - half, middle + half
-
-
+# %% ../nbs/09_views.ipynb #c031
 def vault_table(eyes: pd.DataFrame, zones: Sequence[tuple] = (ZONE_UM, WIDE_ZONE_UM)) -> pd.DataFrame:
-    "Vault (um) and shares below, inside and above each zone by size and over all, with Wilson limits; small groups counted only."
-    eyes, rows = rows_with(eyes, "size_mm", "vault_um"), []
-    for name, g in [*((f"{s:g} mm", g) for s, g in eyes.groupby("size_mm")), ("all", eyes)]:
-        for lo, hi in zones:
-            v, inside = g["vault_um"], int(g["vault_um"].between(lo, hi).sum())
-            shown = {} if len(g) < SMALL else dict(mean_um=v.mean(), sd_um=v.std(), below=(v < lo).mean(), inside=inside / len(g),
-                                                   above=(v > hi).mean(), **dict(zip(("lower", "upper"), wilson_limits(inside, len(g)))))
-            rows.append(dict(size=name, zone=f"{lo:g}-{hi:g} um", eyes=count_words(len(g)), **shown))
-    return pd.DataFrame(rows).set_index(["size", "zone"])
+    """Vault (um) and shares below, inside and above each zone by size and over all, with Wilson limits of inside;
+    a group of fewer than five eyes is only counted."""
+    eyes = rows_with(eyes, "size_mm", "vault_um")
+    groups = [*((f"{s:g} mm", v) for s, v in eyes.groupby("size_mm")["vault_um"]), ("all", eyes["vault_um"])]
+    rows = [dict(size=name, zone=f"{lo:g}-{hi:g} um", eyes=count_words(len(v)), **_shares_of(v, lo, hi))
+            for name, v in groups for lo, hi in zones]
+    columns = ["size", "zone", "eyes", "mean_um", "sd_um", "below", "inside", "above", "lower", "upper"]
+    return pd.DataFrame(rows, columns=columns).set_index(["size", "zone"])
 
-# %% ../nbs/09_views.ipynb #c029
+
+def _shares_of(v: pd.Series, lo: float, hi: float) -> dict:
+    if len(v) < SMALL: return {}
+    from scipy.stats import binomtest
+    inside = int(v.between(lo, hi).sum())
+    lower, upper = binomtest(inside, len(v)).proportion_ci(method="wilson")
+    return dict(mean_um=v.mean(), sd_um=v.std(), below=(v < lo).mean(), inside=inside / len(v), above=(v > hi).mean(),
+                lower=lower, upper=upper)
+
+# %% ../nbs/09_views.ipynb #c034
+def _share_panel(ax, table: pd.DataFrame, zones: Sequence[tuple]) -> None:
+    "Shares inside each of `zones` by size, with their limits."
+    for k, zone in enumerate(zones):
+        name, shift = f"{zone[0]:g}-{zone[1]:g} um", 0.3 * k - 0.15
+        part = table.xs(name, level="zone").drop(index="all")
+        for y, row in enumerate(part.itertuples()):
+            ax.plot([row.lower, row.upper], [y + shift] * 2, color=INK, lw=1.2)
+            ax.plot(row.inside, y + shift, "o", ms=6, mfc="white" if k else INK, mec=INK, mew=1.2)
+        named = part["inside"].notna().to_numpy().nonzero()[0]
+        if len(named):
+            at = (part["inside"].iloc[named[-1]], named[-1] + shift)
+            ax.annotate(name, at, xytext=(0, -6 if k else 6), textcoords="offset points", fontsize=7.5, ha="center",
+                        va="top" if k else "bottom")
+    ax.set(xlim=(0, 1), xlabel="share inside the zone (95 % Wilson)")
+    ax.xaxis.set_major_formatter(lambda v, _: f"{v:.0%}")
+    ax.grid(axis="x")
+
+# %% ../nbs/09_views.ipynb #c036
 def vaults(eyes: pd.DataFrame, zones: Sequence[tuple] = (ZONE_UM, WIDE_ZONE_UM)):
     "Figure: vault (um) by size with the first zone as a band, and the share inside each zone with Wilson limits."
     import matplotlib.pyplot as plt
@@ -159,31 +200,17 @@ def vaults(eyes: pd.DataFrame, zones: Sequence[tuple] = (ZONE_UM, WIDE_ZONE_UM))
     fig, (ax, right) = plt.subplots(1, 2, figsize=(7.4, 2.9), width_ratios=(1.9, 1), sharey=True)
     zone_band(ax, zones[0])
     for y, (s, v) in enumerate(groups.items()):
-        ax.scatter(v, y + rng.uniform(-0.3, 0.3, len(v)), s=11, color=colors[s], lw=0.25, ec=INK, alpha=0.8, rasterized=True)
+        height = y + rng.uniform(-0.3, 0.3, len(v))
+        ax.scatter(v, height, s=11, color=colors[s], lw=0.25, ec=INK, alpha=0.8, rasterized=True)
         if len(v) >= SMALL: ax.plot([v.median()] * 2, [y - 0.4, y + 0.4], color=ALARM, lw=2.2, zorder=5)
-    ax.set(yticks=range(len(groups)), yticklabels=[f"{s:g} mm\nn = {count_words(len(v))}" for s, v in groups.items()],
-           ylim=(len(groups) - 0.5, -0.5), xlabel="vault (um); tick: median", xlim=(-15, max(1600, eyes["vault_um"].max()) + 50))
-    _shares(right, vault_table(eyes, zones), zones)
+    names = [f"{s:g} mm\nn = {count_words(len(v))}" for s, v in groups.items()]
+    ax.set(yticks=range(len(groups)), yticklabels=names, ylim=(len(groups) - 0.5, -0.5),
+           xlabel="vault (um); tick: median", xlim=(-15, max(1600, eyes["vault_um"].max()) + 50))
+    _share_panel(right, vault_table(eyes, zones), zones)
     for axis in (ax, right): axis.tick_params(axis="y", length=0)
     return fig
 
-# %% ../nbs/09_views.ipynb #c030
-def _shares(ax, table: pd.DataFrame, zones: Sequence[tuple]) -> None:
-    for k, (lo, hi) in enumerate(zones):
-        part = table.xs(f"{lo:g}-{hi:g} um", level="zone").drop(index="all")
-        for y, r in enumerate(part.itertuples()):
-            at = y - 0.15 + 0.3 * k
-            ax.plot([r.lower, r.upper], [at, at], color=INK, lw=1.2)
-            ax.plot(r.inside, at, "o", ms=6, mfc=INK if k == 0 else "white", mec=INK, mew=1.2)
-        last = part.iloc[-1]
-        if last.notna().all():
-            ax.text(last["inside"], len(part) - 1 - 0.15 + 0.3 * k + (0.17 if k else -0.17), f"{lo:g}-{hi:g} um", fontsize=7.5, ha="center",
-                    va="top" if k else "bottom")
-    ax.set(xlim=(0, 1), xlabel="share inside the zone (95 % Wilson)")
-    ax.xaxis.set_major_formatter(lambda v, _: f"{v:.0%}")
-    ax.grid(axis="x")
-
-# %% ../nbs/09_views.ipynb #c033
+# %% ../nbs/09_views.ipynb #c039
 def assignment_table(eyes: pd.DataFrame) -> pd.DataFrame:
     "Counts of eyes: size by the size table (rows, mm; `none` outside it) x size implanted (columns, mm)."
     eyes = rows_with(eyes, "wtw_mm", "acd_mm", "size_mm")
@@ -200,60 +227,63 @@ def agreement(eyes: pd.DataFrame) -> dict:
     steps = np.abs(np.searchsorted(sizes, eyes["size_mm"][known]) - np.searchsorted(sizes, rule[known]))
     return dict(eyes=int(known.sum()), same=float(np.mean(steps == 0)), neighbour=float(np.mean(steps <= 1)))
 
-# %% ../nbs/09_views.ipynb #c036
-def _cells(ax, top: float, bottom: float, colors: dict) -> None:
-    "Tint the fields of the size table on axes of white to white (x, mm) and chamber depth (y, mm)."
-    edges = [row[0] for row in SIZE_TABLE]
-    for column, (y0, y1) in ((1, (bottom, DEEP_MM)), (2, (DEEP_MM, top))):
-        start = 0
-        for i in range(1, len(SIZE_TABLE)):
-            size = SIZE_TABLE[start][column]
-            if SIZE_TABLE[i][column] == size or (np.isnan(SIZE_TABLE[i][column]) and np.isnan(size)): continue
-            if not np.isnan(size):
-                ax.fill_between([edges[start], edges[i]], y0, y1, color=colors[size], alpha=0.22, lw=0)
-                ax.text((edges[start] + edges[i]) / 2, top - 0.04 if column == 2 else bottom + 0.04, f"{size:g} mm", ha="center",
-                        va="top" if column == 2 else "bottom", fontsize=8, color="#5d666c")
-            start = i
-    ax.axhline(DEEP_MM, color="white", lw=1.5)
+# %% ../nbs/09_views.ipynb #c042
+def _cells(ax, y0: float, y1: float, column: int, label_at: str) -> None:
+    "Tint one row of the size table (`column` 1: shallow, 2: deep) between heights y0 and y1; x is white to white (mm)."
+    runs, colors = [], size_colors()
+    for row, following in zip(SIZE_TABLE, SIZE_TABLE[1:]):
+        if runs and runs[-1][2] == row[column]: runs[-1][1] = following[0]
+        else: runs.append([row[0], following[0], row[column]])
+    for start, end, size in runs:
+        if np.isnan(size): continue
+        ax.fill_between([start, end], y0, y1, color=colors[size], alpha=0.22, lw=0)
+        y = y0 + 0.04 if label_at == "bottom" else y1 - 0.04
+        ax.text((start + end) / 2, y, f"{size:g} mm", ha="center", va=label_at, fontsize=8, color="#5d666c")
 
-# %% ../nbs/09_views.ipynb #c037
-def assignment(eyes: pd.DataFrame, seed: int = 0):
-    "Figure: eyes on the size table (wtw_mm x acd_mm) in the colour of the size implanted, triangles where it differs; and the cross-table."
-    import matplotlib.pyplot as plt
-    eyes, colors = rows_with(eyes, "wtw_mm", "acd_mm", "size_mm"), size_colors()
-    top, bottom = eyes["acd_mm"].max() + 0.2, eyes["acd_mm"].min() - 0.2
-    fig, (ax, right) = plt.subplots(1, 2, figsize=(7.8, 3.7), width_ratios=(2, 1))
-    _cells(ax, top, bottom, colors)
-    rule = size_table(eyes["wtw_mm"], eyes["acd_mm"])["size_mm"].to_numpy()
-    x = eyes["wtw_mm"] + np.random.default_rng(seed).uniform(-0.035, 0.035, len(eyes))
-    for marker, part in (("o", ~(eyes["size_mm"] < rule) & ~(eyes["size_mm"] > rule)), ("^", eyes["size_mm"] > rule), ("v", eyes["size_mm"] < rule)):
-        ax.scatter(x[part], eyes["acd_mm"][part], c=eyes["size_mm"][part].map(colors), marker=marker, s=11 if marker == "o" else 24,
-                   ec="white", lw=0.35, rasterized=True)
-    ax.set(xlabel="white to white (mm)", ylabel="chamber depth (mm)", ylim=(bottom, top), title=f"n = {len(eyes)} eyes; triangles: larger or smaller than the table",
-           xlim=(min(10.4, eyes["wtw_mm"].min() - 0.1), max(13.1, eyes["wtw_mm"].max() + 0.1)))
-    _count_grid(right, assignment_table(eyes), "size implanted (mm)", "size by the table (mm)")
-    return fig
-
-# %% ../nbs/09_views.ipynb #c039
+# %% ../nbs/09_views.ipynb #c044
 def _count_grid(ax, counts: pd.DataFrame, across: str, down: str) -> None:
+    "Heat map of counts of eyes with small ones masked; a dot is an empty cell."
     import seaborn as sns
-    words = hide_small(counts).replace("0", "\u00b7")
-    sns.heatmap(counts.where(counts >= SMALL), annot=False, cmap=sns.light_palette("#2c6a9b", as_cmap=True), vmin=0, cbar=False,
-                linewidths=1.5, linecolor="white", ax=ax)
+    shades = sns.light_palette("#2c6a9b", as_cmap=True)
+    sns.heatmap(counts.where(counts >= SMALL), cmap=shades, vmin=0, cbar=False, linewidths=1.5, linecolor="white",
+                ax=ax)
     strong = 0.55 * counts.to_numpy().max()
     for (i, j), n in np.ndenumerate(counts.to_numpy()):
-        ax.text(j + 0.5, i + 0.5, words.iat[i, j], ha="center", va="center", fontsize=8, color="white" if n > strong else INK if n >= SMALL else QUIET)
+        ax.text(j + 0.5, i + 0.5, count_words(n) if n else "\u00b7", ha="center", va="center", fontsize=8,
+                color="white" if n > strong else INK if n >= SMALL else QUIET)
     ax.set(xlabel=across, ylabel=down)
     ax.tick_params(length=0)
     ax.set_yticks(np.arange(len(counts)) + 0.5, counts.index, rotation=0)
     ax.set_xticks(np.arange(counts.shape[1]) + 0.5, [f"{c:g}" for c in counts.columns], rotation=0)
 
-# %% ../nbs/09_views.ipynb #c042
+# %% ../nbs/09_views.ipynb #c046
+def assignment(eyes: pd.DataFrame, seed: int = 0):
+    "Figure: eyes on the size table in the colour of the size implanted, triangles where it differs; the cross-table."
+    import matplotlib.pyplot as plt
+    eyes, colors = rows_with(eyes, "wtw_mm", "acd_mm", "size_mm"), size_colors()
+    size, wtw, acd = eyes["size_mm"], eyes["wtw_mm"], eyes["acd_mm"]
+    top, bottom = max(acd.max(), DEEP_MM) + 0.2, min(acd.min(), DEEP_MM) - 0.2
+    fig, (ax, right) = plt.subplots(1, 2, figsize=(7.8, 3.7), width_ratios=(2, 1))
+    _cells(ax, bottom, DEEP_MM - 0.01, 1, "bottom")
+    _cells(ax, DEEP_MM + 0.01, top, 2, "top")
+    rule = size_table(wtw, acd)["size_mm"].to_numpy()
+    x = wtw + np.random.default_rng(seed).uniform(-0.035, 0.035, len(eyes))
+    for marker, part in (("o", ~(size < rule) & ~(size > rule)), ("^", size > rule), ("v", size < rule)):
+        ax.scatter(x[part], acd[part], c=size[part].map(colors), marker=marker, s=11 if marker == "o" else 24,
+                   ec="white", lw=0.35, rasterized=True)
+    ax.set(xlabel="white to white (mm)", ylabel="chamber depth (mm)", ylim=(bottom, top),
+           xlim=(min(10.4, wtw.min() - 0.1), max(13.1, wtw.max() + 0.1)),
+           title=f"n = {len(eyes)} eyes; triangles: larger or smaller than the table")
+    _count_grid(right, assignment_table(eyes), "size implanted (mm)", "size by the table (mm)")
+    return fig
+
+# %% ../nbs/09_views.ipynb #c049
 def bands(values: pd.Series, n: int = 6) -> pd.Series:
     "Label of the band of each value: about `n` bands of one round width, the outer ones open."
     lo, hi = values.quantile([0.04, 0.96])
     width = max((hi - lo) / (n - 2), 1e-3)
-    step = min((m * 10.0**k for k in range(-3, 4) for m in (1, 2, 2.5, 3, 4, 5)), key=lambda s: abs(np.log(s / width)))
+    round_widths = (m * 10.0**k for k in range(-3, 4) for m in (1, 2, 2.5, 3, 4, 5))
+    step = min(round_widths, key=lambda s: abs(np.log(s / width)))
     inner = np.round(np.arange(np.ceil(lo / step - 1e-9), np.floor(hi / step + 1e-9) + 1) * step, 6)
     inner = inner if len(inner) else np.array([lo])
     words = [f"under {inner[0]:g}", *(f"{a:g} to {b:g}" for a, b in zip(inner, inner[1:])), f"{inner[-1]:g} and more"]
@@ -266,18 +296,19 @@ def received_table(eyes: pd.DataFrame, column: str = "ata_mm") -> pd.DataFrame:
     eyes = rows_with(eyes, column, "size_mm")
     return pd.crosstab(bands(eyes[column]), eyes["size_mm"])
 
-# %% ../nbs/09_views.ipynb #c045
+# %% ../nbs/09_views.ipynb #c052
 def received(eyes: pd.DataFrame, columns: Sequence[str] = ("wtw_mm", "ata_mm")):
     "Figure: counts of implanted sizes (mm) within bands of each of `columns`; a dot is no eye, `<5` one to four."
     import matplotlib.pyplot as plt
     tables = [received_table(eyes, c) for c in columns]
-    fig, axes = plt.subplots(1, len(columns), figsize=(3.8 * len(columns), 0.32 * max(map(len, tables)) + 1.1), squeeze=False)
+    height = 0.32 * max(map(len, tables)) + 1.1
+    fig, axes = plt.subplots(1, len(columns), figsize=(3.8 * len(columns), height), squeeze=False)
     for ax, table, c in zip(axes.flat, tables, columns):
         _count_grid(ax, table, "size implanted (mm)", f"{FIELDS[c].label} ({FIELDS[c].unit})")
         ax.set_title(f"n = {table.to_numpy().sum()} eyes", fontsize=9)
     return fig
 
-# %% ../nbs/09_views.ipynb #c048
+# %% ../nbs/09_views.ipynb #c055
 def clustered_slopes(X: np.ndarray, y: np.ndarray, groups: Sequence) -> tuple[np.ndarray, np.ndarray]:
     "Least-squares coefficients of y on X (with a constant prepended) and standard errors clustered by `groups`."
     X = np.column_stack([np.ones(len(y)), X])
@@ -287,60 +318,68 @@ def clustered_slopes(X: np.ndarray, y: np.ndarray, groups: Sequence) -> tuple[np
     cov = bread @ scores.T @ scores @ bread * len(scores) / (len(scores) - 1)
     return beta, np.sqrt(np.diag(cov))
 
-
+# %% ../nbs/09_views.ipynb #c057
 def slope_table(eyes: pd.DataFrame, column: str = "ata_mm", outcome: str = "vault_um") -> pd.DataFrame:
-    "Slope of `outcome` on `column` pooled, within each size and adjusted for size: eyes, slope, 95 % limits (by patient)."
+    "Slope of `outcome` on `column` pooled, within each size, adjusted for size: eyes, slope, 95 % limits by patient."
     eyes = rows_with(eyes, column, outcome, "size_mm", "patient_id")
-    level = pd.get_dummies(eyes["size_mm"], drop_first=True, dtype=float)
-    parts = [("all sizes together", eyes, []), *((f"{s:g} mm", g, []) for s, g in eyes.groupby("size_mm")), ("adjusted for size", eyes, [level])]
+    parts = [("all sizes together", eyes, False), *((f"{s:g} mm", g, False) for s, g in eyes.groupby("size_mm")),
+             ("adjusted for size", eyes, True)]
     rows = []
-    for name, g, more in parts:
-        X = np.column_stack([g[[column]], *more])
-        beta, se = clustered_slopes(X, g[outcome].to_numpy(), g["patient_id"]) if len(g) >= FEW else ([0, np.nan], [0, np.nan])
-        rows.append(dict(slope_of=name, eyes=count_words(len(g)), slope=beta[1], lower=beta[1] - 1.96 * se[1], upper=beta[1] + 1.96 * se[1]))
-    return pd.DataFrame(rows).set_index("slope_of")
+    for name, g, adjust in parts:
+        level = pd.get_dummies(g["size_mm"], drop_first=True, dtype=float) if adjust else g[[]]
+        slope, se = np.nan, np.nan
+        if len(g) >= FEW:
+            X = np.column_stack([g[[column]], level])
+            beta, errors = clustered_slopes(X, g[outcome].to_numpy(), g["patient_id"])
+            slope, se = beta[1], errors[1]
+        rows.append((name, count_words(len(g)), slope, slope - 1.96 * se, slope + 1.96 * se))
+    return pd.DataFrame(rows, columns=["slope_of", "eyes", "slope", "lower", "upper"]).set_index("slope_of")
 
-# %% ../nbs/09_views.ipynb #c050
+# %% ../nbs/09_views.ipynb #c060
 def slopes(eyes: pd.DataFrame, column: str = "ata_mm", outcome: str = "vault_um"):
-    "Figure: `outcome` (um) against `column`, pooled (left) and within each size (right), with the slopes of `slope_table`."
+    "Figure: `outcome` against `column`, pooled (left) and within each size (right), with the slopes of `slope_table`."
     import matplotlib.pyplot as plt
-    eyes, table, colors, f = rows_with(eyes, column, outcome, "size_mm", "patient_id"), slope_table(eyes, column, outcome)["slope"], size_colors(), FIELDS[column]
+    eyes, f = rows_with(eyes, column, outcome, "size_mm", "patient_id"), FIELDS[column]
+    table, colors = slope_table(eyes, column, outcome)["slope"], size_colors()
     fig, (left, right) = plt.subplots(1, 2, figsize=(7.6, 3.3), sharex=True, sharey=True)
     left.scatter(eyes[column], eyes[outcome], s=9, color="#b4bcc2", lw=0, rasterized=True)
     _line(left, eyes[column], eyes[outcome], INK, "")
-    left.set(title=f"all sizes together: {table['all sizes together']:+.0f} um per {f.unit}, n = {len(eyes)}", ylabel=f"{FIELDS[outcome].label} (um)")
     for s, g in eyes.groupby("size_mm"):
         right.scatter(g[column], g[outcome], s=9, color=colors[s], lw=0, alpha=0.8, rasterized=True)
         if len(g) >= FEW: _line(right, g[column], g[outcome], colors[s], f"{s:g} mm: {table[f'{s:g} mm']:+.0f}")
-    right.set_title(f"within each size (adjusted {table['adjusted for size']:+.0f} um per {f.unit})")
-    for ax in (left, right): ax.set_xlabel(f"{f.label} ({f.unit})")
-    left.set_xlim(right=eyes[column].max() + 0.2 * np.ptp(eyes[column]))
+    unit = f"{FIELDS[outcome].unit} per {f.unit}"
+    left.set(title=f"all sizes together: {table['all sizes together']:+.0f} {unit}, n = {len(eyes)}",
+             xlabel=f"{f.label} ({f.unit})", ylabel=f"{FIELDS[outcome].label} ({FIELDS[outcome].unit})")
+    right.set(title=f"within each size (adjusted {table['adjusted for size']:+.0f} {unit})",
+              xlabel=f"{f.label} ({f.unit})", xlim=(None, eyes[column].max() + 0.2 * np.ptp(eyes[column])))
     return fig
 
-
+# %% ../nbs/09_views.ipynb #c062
 def _line(ax, x: pd.Series, y: pd.Series, color: str, words: str) -> None:
     from matplotlib.patheffects import Normal, Stroke
+    halo = [Stroke(linewidth=4, foreground="white"), Normal()]
     slope, start = np.polyfit(x, y, 1)
     ends = x.quantile([0.03, 0.97]).to_numpy()
-    ax.plot(ends, start + slope * ends, color=color, lw=2, zorder=5, path_effects=[Stroke(linewidth=4.2, foreground="white"), Normal()])
-    ax.annotate(words, (ends[1], start + slope * ends[1]), xytext=(4, -3), textcoords="offset points", fontsize=8.5, va="center", zorder=6,
-                path_effects=[Stroke(linewidth=3.5, foreground="white"), Normal()])
+    ax.plot(ends, start + slope * ends, color=color, lw=2, zorder=5, path_effects=halo)
+    ax.annotate(words, (ends[1], start + slope * ends[1]), xytext=(4, -3), textcoords="offset points", fontsize=8.5,
+                va="center", zorder=6, path_effects=halo)
 
-# %% ../nbs/09_views.ipynb #c053
+# %% ../nbs/09_views.ipynb #c065
 def fellow_pairs(eyes: pd.DataFrame, columns: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    "First and second eyes (by side, else by order) of patients with two eyes that know all `columns`; one patient a row."
+    "First and second eyes (by side, else by order) of patients with two eyes that know all `columns`, by patient."
     eyes = rows_with(eyes, "patient_id", *columns)
     if "eye" in eyes: eyes = eyes.sort_values(["patient_id", "eye"], kind="stable")
     eyes = eyes.drop_duplicates("eye_id")
     eyes = eyes[eyes.groupby("patient_id")["eye_id"].transform("size") == 2]
     first = ~eyes.duplicated("patient_id")
-    if first.sum() < SMALL: raise NotEnoughData("Too few patients with both eyes", value=int(first.sum()), limit=f"{SMALL} patients")
+    if first.sum() < SMALL:
+        raise NotEnoughData("Too few patients with both eyes", value=int(first.sum()), limit=f"{SMALL} patients")
     a, b = (eyes[rows].set_index("patient_id")[list(columns)] for rows in (first, ~first))
     return a, b.loc[a.index]
 
-
+# %% ../nbs/09_views.ipynb #c067
 def fellow_table(eyes: pd.DataFrame, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    "Per quantity: pairs, symmetric correlation r of fellow eyes with 95 % limits, and SD of the difference; too few pairs are left out."
+    "Per quantity with enough pairs: pairs, symmetric correlation r with 95 % limits, and SD of the difference."
     rows = {}
     for c in [c for c in columns or measured(eyes) if c not in ("age_y", "vault_day")]:
         try: a, b = (side[c] for side in fellow_pairs(eyes, [c]))
@@ -348,31 +387,33 @@ def fellow_table(eyes: pd.DataFrame, columns: Sequence[str] | None = None) -> pd
         if np.ptp(np.r_[a, b]) == 0: continue
         r, half = np.corrcoef(np.r_[a, b], np.r_[b, a])[0, 1], 1.96 / np.sqrt(len(a) - 1.5)
         z = np.arctanh(min(r, 1 - 1e-9))
-        rows[c] = dict(pairs=len(a), r=r, lower=np.tanh(z - half), upper=np.tanh(z + half), sd_of_difference=(a - b).std())
+        rows[c] = dict(pairs=len(a), r=r, lower=np.tanh(z - half), upper=np.tanh(z + half),
+                       sd_of_difference=(a - b).std())
     if not rows: raise NotEnoughData("Too few patients with both eyes", limit=f"{SMALL} patients")
     return pd.DataFrame(rows).T.astype({"pairs": int}).sort_values("r", ascending=False, kind="stable")
 
-# %% ../nbs/09_views.ipynb #c055
+# %% ../nbs/09_views.ipynb #c070
 def fellows(eyes: pd.DataFrame, column: str = "vault_um"):
     "Figure: `column` of one eye against the fellow eye, and the fellow-eye correlation of every quantity."
     import matplotlib.pyplot as plt
-    table, f = fellow_table(eyes), FIELDS[column]
-    a, b = fellow_pairs(eyes, [column])
+    (a, b), f = fellow_pairs(eyes, [column]), FIELDS[column]
+    rows = fellow_table(eyes).iloc[::-1]
     fig, (ax, right) = plt.subplots(1, 2, figsize=(7.4, 3.2), width_ratios=(1.1, 1))
     ax.axline((a[column].mean(),) * 2, slope=1, color=QUIET, lw=1)
     ax.scatter(a[column], b[column], s=13, color="#2c6a9b", alpha=0.7, lw=0, rasterized=True)
     ax.set(xlabel=f"{f.label} of one eye ({f.unit})", ylabel=f"{f.label} of the other ({f.unit})", aspect="equal",
            title=f"n = {len(a)} patients; line: equal")
-    rows = table.iloc[::-1]
     right.hlines(range(len(rows)), rows["lower"], rows["upper"], color=QUIET, lw=1.2)
-    right.scatter(rows["r"], range(len(rows)), color=[ALARM if c == column else INK for c in rows.index], s=26, zorder=3)
-    right.set(yticks=range(len(rows)), yticklabels=[FIELDS[c].label.split(" (")[0] for c in rows.index], xlim=(0, 1), xlabel="correlation of fellow eyes (95 %)",
-              title=f"n = {table['pairs'].max()} patients")
+    marks = [ALARM if c == column else INK for c in rows.index]
+    right.scatter(rows["r"], range(len(rows)), color=marks, s=26, zorder=3)
+    right.set(yticks=range(len(rows)), yticklabels=[short_label(c) for c in rows.index],
+              xlim=(min(0, rows["lower"].min()), 1), xlabel="correlation of fellow eyes (95 %)",
+              title=f"n = {rows['pairs'].max()} patients")
     right.tick_params(axis="y", length=0)
     right.grid(axis="x")
     return fig
 
-# %% ../nbs/09_views.ipynb #c058
+# %% ../nbs/09_views.ipynb #c073
 @dataclass(frozen=True)
 class View:
     "One picture: the question it answers, the columns it needs and its function of a table of eyes."
@@ -381,17 +422,19 @@ class View:
     draw: Callable
 
 
-VIEWS = {"flow": View("What became of the rows?", ("patient_id", "size_mm", "vault_um"), flow),
-         "fields": View("Are the numbers possible?", (), fields),
-         "vaults": View("How high did the lenses come to lie?", ("size_mm", "vault_um"), vaults),
-         "assignment": View("Who chose the size?", ("wtw_mm", "acd_mm", "size_mm"), assignment),
-         "received": View("Which sizes did each kind of eye get?", ("wtw_mm", "ata_mm", "size_mm"), received),
-         "slopes": View("What does the anatomy do at a given size?", ("ata_mm", "vault_um", "size_mm", "patient_id"), slopes),
-         "fellows": View("Are two eyes two witnesses?", ("patient_id", "vault_um"), fellows)}
+VIEWS = {
+    "flow": View("What became of the rows?", ("patient_id", "size_mm", "vault_um"), flow),
+    "fields": View("Are the numbers possible?", (), fields),
+    "vaults": View("How high did the lenses come to lie?", ("size_mm", "vault_um"), vaults),
+    "assignment": View("Who chose the size?", ("wtw_mm", "acd_mm", "size_mm"), assignment),
+    "received": View("Which sizes did each kind of eye get?", ("wtw_mm", "ata_mm", "size_mm"), received),
+    "slopes": View("What does anatomy do at a given size?", ("patient_id", "ata_mm", "size_mm", "vault_um"), slopes),
+    "fellows": View("Are two eyes two witnesses?", ("patient_id", "vault_um"), fellows)}
 
-
+# %% ../nbs/09_views.ipynb #c075
 def drawable(eyes: pd.DataFrame) -> pd.DataFrame:
     "Which views the table's columns allow: question, columns needed, columns missing."
     have = {c for c in eyes if eyes[c].notna().any()}
-    rows = {n: dict(question=v.question, needs=", ".join(v.needs), missing=", ".join(c for c in v.needs if c not in have)) for n, v in VIEWS.items()}
+    rows = {name: dict(question=view.question, needs=", ".join(view.needs),
+                       missing=", ".join(c for c in view.needs if c not in have)) for name, view in VIEWS.items()}
     return pd.DataFrame(rows).T
