@@ -9,7 +9,6 @@ __all__ = ['FEATURES', 'MEASURED', 'Feature', 'feature', 'compression_mm', 'sulc
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
 from .schema import FIELDS, InputError
@@ -27,20 +26,22 @@ class Feature:
 
 FEATURES: dict[str, Feature] = {}
 
-# %% ../nbs/04_features.ipynb #c006
+# %% ../nbs/04_features.ipynb #c007
 def feature(unit: str, needs: Iterable[str], version: int = 1):
-    "Decorator: register a function frame -> column as the feature of its name. Raises InputError for a post-operative need."
+    "Decorator: register a function frame -> column under its name. Raises InputError for a post-operative need."
     needs = tuple(needs)
     def register(f):
         late = [n for n in needs if n in FIELDS and not FIELDS[n].preop]
-        if late: raise InputError(f"The feature `{f.__name__}` needs `{late[0]}`, which is known only after surgery",
-                                  field=late[0], remedy="use what was measured before surgery")
+        if late:
+            raise InputError(f"The feature `{f.__name__}` needs `{late[0]}`, which is known only after surgery",
+                             field=late[0], remedy="use what was measured before surgery")
         FEATURES[f.__name__] = Feature(f.__name__, unit, needs, version, f)
         return f
     return register
 
-# %% ../nbs/04_features.ipynb #c010
-MEASURED = ("size_mm", "ata_mm", "sts_h_mm", "wtw_mm", "clr_um", "lt_mm", "acd_mm", "aca_deg", "icl_se_d", "age_y", "cct_um", "k_d")
+# %% ../nbs/04_features.ipynb #c011
+MEASURED = ("size_mm", "ata_mm", "sts_h_mm", "wtw_mm", "clr_um", "lt_mm", "acd_mm", "aca_deg", "icl_se_d", "age_y",
+            "cct_um", "k_d")
 
 
 def _measured(name: str) -> Feature:
@@ -49,7 +50,7 @@ def _measured(name: str) -> Feature:
 
 FEATURES.update({name: _measured(name) for name in MEASURED})
 
-# %% ../nbs/04_features.ipynb #c012
+# %% ../nbs/04_features.ipynb #c013
 @feature("mm", ["size_mm", "ata_mm"])
 def compression_mm(eyes: pd.DataFrame) -> pd.Series:
     "Lens size minus angle-to-angle distance, mm."
@@ -61,21 +62,22 @@ def sulcus_compression_mm(eyes: pd.DataFrame) -> pd.Series:
     "Lens size minus horizontal sulcus-to-sulcus distance, mm."
     return eyes["size_mm"] - eyes["sts_h_mm"]
 
-# %% ../nbs/04_features.ipynb #c015
+# %% ../nbs/04_features.ipynb #c016
 def available(eyes: pd.DataFrame) -> list[str]:
     "Names of the registered features that the table's columns allow, in the registry's order."
     have = {c for c in eyes.columns if eyes[c].notna().any()}
     return [f.name for f in FEATURES.values() if set(f.needs) <= have]
 
-# %% ../nbs/04_features.ipynb #c018
+# %% ../nbs/04_features.ipynb #c019
 def feature_frame(eyes: pd.DataFrame, names: Iterable[str], size_mm: float | None = None) -> pd.DataFrame:
     """Features `names` of each eye, index kept. With `size_mm` (mm) every eye is looked at as if it got that size.
     Raises InputError for an unknown feature or a column that a feature needs and the table lacks."""
     names = list(names)
     if size_mm is not None: eyes = eyes.assign(size_mm=float(size_mm))
     for name in names:
-        if name not in FEATURES: raise InputError(f"There is no feature `{name}`", value=name, limit=", ".join(FEATURES))
-        for column in FEATURES[name].needs:
-            if column not in eyes: raise InputError(f"The feature `{name}` needs the column `{column}`, which the table lacks",
-                                                    field=column, remedy="add the column, or leave the feature out")
+        if name not in FEATURES:
+            raise InputError(f"There is no feature `{name}`", value=name, limit=", ".join(FEATURES))
+        for column in set(FEATURES[name].needs) - set(eyes.columns):
+            raise InputError(f"The feature `{name}` needs the column `{column}`, which the table lacks", field=column,
+                             remedy="add the column, or leave the feature out")
     return pd.DataFrame({n: FEATURES[n].compute(eyes).astype(float) for n in names}, index=eyes.index)

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['MISSING', 'PROFILES', 'CROSS_CHECKS', 'Parsed', 'parse_number', 'parse_cell', 'read_cells', 'reason', 'name_columns',
-           'cross_check', 'row_check', 'read_table', 'parse_cells', 'quarantine', 'write_quarantine']
+           'cross_check', 'row_check', 'parse_cells', 'read_table', 'quarantine', 'write_quarantine']
 
 # %% ../nbs/01_intake.ipynb #c003
 import csv
 import hashlib
+import io
 import os
 import re
 from dataclasses import dataclass
@@ -31,11 +32,12 @@ class Parsed:
 
 MISSING = {"", "na", "n/a", "nan", "nat", "none", "null", "-", "--", ".", "-9999", "-9999.0", "-9999.00", "<na>"}
 _NUMBER = re.compile(r"([+-]?)(\d+(?:[.,]\d+)?|[.,]\d+)(e[+-]?\d+)?\s*(\D*)", re.I)
-_UNITS = {"mm": ("mm",), "um": ("um", "µm", "μm"), "D": ("d", "dpt"), "deg": ("deg", "°"), "y": ("y",), "d": ("d", "days")}
+_UNITS = {"mm": ("mm",), "um": ("um", "µm", "μm"), "D": ("d", "dpt"), "deg": ("deg", "°"), "y": ("y",),
+          "d": ("d", "days")}
 
-# %% ../nbs/01_intake.ipynb #c006
+# %% ../nbs/01_intake.ipynb #c007
 def parse_number(text: str, unit: str) -> list[float]:
-    "The numbers that `text` can mean in `unit`: none (unreadable), one, or two (a comma that may be decimal or thousands)."
+    "The numbers that `text` can mean in `unit`: none (unreadable), one, or two (a comma: decimal or thousands)."
     m = _NUMBER.fullmatch(text.replace("−", "-").replace("—", "-").replace("－", "-"))
     if not m or (m[4] and m[4].strip().lower() not in _UNITS.get(unit, ())): return []
     sign, digits, exponent = m[1], m[2], m[3] or ""
@@ -43,7 +45,7 @@ def parse_number(text: str, unit: str) -> list[float]:
     if re.fullmatch(r"\d{1,3},\d{3}", digits): readings.add(digits.replace(",", ""))
     return sorted(float(sign + r + exponent) for r in readings)
 
-# %% ../nbs/01_intake.ipynb #c009
+# %% ../nbs/01_intake.ipynb #c010
 _SIDES = {"od": "OD", "r": "OD", "re": "OD", "right": "OD", "os": "OS", "l": "OS", "le": "OS", "left": "OS"}
 
 
@@ -57,154 +59,192 @@ def parse_cell(name: str, cell: str) -> Parsed:
         value = _SIDES.get(text.lower(), text) if name == "eye" else text.lower()
         return Parsed(value, *judge(name, value))
     readings = parse_number(text, f.unit)
-    if not readings: return Parsed(None, "unreadable", f"`{name}` must be a number in {f.unit or 'its unit'}. Likely cause: a letter in the number, or another unit.")
-    return _decide(name, readings)
+    if readings: return _decide(name, readings)
+    return Parsed(None, "unreadable", f"`{name}` must be a number in {f.unit or 'its unit'}. "
+                                      "Likely cause: a letter in the number, or another unit.")
 
-# %% ../nbs/01_intake.ipynb #c010
+# %% ../nbs/01_intake.ipynb #c012
 def _decide(name: str, readings: list[float]) -> Parsed:
-    judged = [(v, *judge(name, v)) for v in readings]
+    unit, judged = FIELDS[name].unit, [(v, *judge(name, v)) for v in readings]
     possible = [j for j in judged if j[1] in ("ok", "soft") and on_grid(name, j[0])]
-    if len(possible) > 1: return Parsed(None, "ambiguous", f"`{name}` can be read as {readings[0]:g} or {readings[1]:g}: write it without a thousands separator.")
+    if len(possible) > 1:
+        return Parsed(None, "ambiguous", f"`{name}` can be read as {readings[0]:g} or {readings[1]:g}: "
+                                         "write it without a thousands separator.")
     value, code, message, suggested = (possible or judged)[0]
     if code in ("ok", "soft") and not on_grid(name, value):
-        return Parsed(None, "grid", f"`{name}` is printed in whole {FIELDS[name].unit}; {value:g} has a fraction. Likely cause: millimetres.", round(value * 1000, 3))
+        return Parsed(None, "grid", f"`{name}` is printed in whole {unit}; {value:g} has a fraction. Likely cause: "
+                                    "millimetres.", round(value * 1000, 3))
     return Parsed(value if code in ("ok", "soft") else None, code, message, suggested)
 
 
 def _parse_date(name: str, text: str) -> Parsed:
     day = pd.to_datetime(text[:10], format="%Y-%m-%d", errors="coerce")
-    if pd.isna(day): return Parsed(None, "date", f"`{name}` must be written year-month-day, as 2026-10-31: day and month exchanged look alike.")
-    return Parsed(day)
+    if not pd.isna(day): return Parsed(day)
+    return Parsed(None, "date", f"`{name}` must be written year-month-day, as 2026-10-31: day and month look alike.")
 
-# %% ../nbs/01_intake.ipynb #c014
+# %% ../nbs/01_intake.ipynb #c016
 def read_cells(path) -> tuple[pd.DataFrame, list[dict]]:
-    """Text cells of a CSV, semicolon, tab or parquet file, indexed by spreadsheet row, and the reasons of the rows whose
-    number of cells is wrong. Raises InputError for a file that is missing, unreadable or empty."""
+    """Text cells of a CSV, semicolon, tab or parquet file, indexed by spreadsheet row, and the reasons of the rows
+    whose number of cells is wrong. Raises InputError for a file that is missing, unreadable or empty."""
     path = Path(path)
     if not path.is_file(): raise InputError(f"There is no file `{path.name}`", value=path.name, remedy="check the path")
     if path.suffix.lower() in (".parquet", ".pq"): return _parquet_cells(path), []
-    try: text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as e:
-        raise InputError(f"`{path.name}` cannot be read as text", cause="a spreadsheet or a picture, or another encoding than UTF-8",
-                         remedy="save it as CSV (UTF-8) or parquet") from e
-    lines = [(i, row) for i, row in enumerate(csv.reader(text.splitlines(), delimiter=_separator(text)), 1) if any(c.strip() for c in row)]
-    if len(lines) < 2: raise InputError(f"`{path.name}` holds no rows", cause="an empty export", remedy="export it again")
+    text = _text(path)
+    rows = enumerate(csv.reader(io.StringIO(text, newline=""), delimiter=_separator(text)), 1)
+    lines = [(i, row) for i, row in rows if any(c.strip() for c in row)]
+    if len(lines) < 2:
+        raise InputError(f"`{path.name}` holds no rows", cause="an empty export", remedy="export it again")
     head = [c.strip() for c in lines[0][1]]
     good = [(i, r) for i, r in lines[1:] if len(r) == len(head)]
     return (pd.DataFrame([r for _, r in good], columns=head, index=[i for i, _ in good], dtype=str),
             [_torn(i, r, len(head)) for i, r in lines[1:] if len(r) != len(head)])
 
-# %% ../nbs/01_intake.ipynb #c015
-def _separator(text: str) -> str:
-    head = text.split("\n", 1)[0]
-    return max(";\t,", key=head.count)
+# %% ../nbs/01_intake.ipynb #c018
+def _text(path: Path) -> str:
+    try: return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        raise InputError(f"`{path.name}` cannot be read as text", remedy="save it as CSV (UTF-8) or parquet",
+                         cause="a spreadsheet or a picture, or another encoding than UTF-8") from e
+
+
+def _separator(text: str) -> str: return max(";\t,", key=text.split("\n", 1)[0].count)
 
 
 def _torn(row: int, cells: list, expected: int) -> dict:
-    return reason(row, "", "torn_row", "", f"The row has {len(cells)} cells, the heading {expected}. Likely cause: a decimal comma in a comma-separated file, or a cut line.")
+    return reason(row, "", "torn_row", "", f"The row has {len(cells)} cells, the heading {expected}. Likely cause: a "
+                                           "decimal comma in a comma-separated file, or a cut line.")
 
 
 def reason(row: int, column: str, code: str, value, message: str, severity: str = "block", suggested=None) -> dict:
     "One reason as a plain record; severity `block` quarantines the row, `warn` keeps it."
-    return dict(row=int(row), column=column, code=code, value=str(value), message=message, severity=severity, suggested=suggested)
+    return dict(row=int(row), column=column, code=code, value=str(value), message=message, severity=severity,
+                suggested=suggested)
 
-# %% ../nbs/01_intake.ipynb #c016
+# %% ../nbs/01_intake.ipynb #c020
 def _parquet_cells(path: Path) -> pd.DataFrame:
     try: frame = pd.read_parquet(path)
-    except Exception as e: raise InputError(f"`{path.name}` cannot be read as parquet", cause="a cut or renamed file") from e
-    if frame.empty: raise InputError(f"`{path.name}` holds no rows", cause="an empty export", remedy="export it again")
-    cells = {c: ["" if pd.isna(v) else repr(float(v)) if isinstance(v, (int, float)) else str(v) for v in frame[c]] for c in frame}
-    return pd.DataFrame(cells, index=range(2, len(frame) + 2), dtype=str)
+    except Exception as e:
+        raise InputError(f"`{path.name}` cannot be read as parquet", cause="a cut or renamed file") from e
+    if frame.empty:
+        raise InputError(f"`{path.name}` holds no rows", cause="an empty export", remedy="export it again")
 
-# %% ../nbs/01_intake.ipynb #c018
-PROFILES = {"icl-calc": {"age": "age_y", "iclSize": "size_mm", "iclSe": "icl_se_d", "acd": "acd_mm", "cct": "cct_um", "ata": "ata_mm",
-                         "clr": "clr_um", "avePreOpAcaNasal": "aca_deg", "vault": "vault_um", "wtw": "wtw_mm", "keratometry": "k_d"}}
-
-# %% ../nbs/01_intake.ipynb #c019
-def name_columns(columns) -> tuple[dict[str, str], str, list[str]]:
-    "Heading -> field, the profile that decided, and the headings that are ignored. Raises InputError for a doubtful heading."
-    columns = list(columns)
-    twice = sorted({c for c in columns if columns.count(c) > 1})
-    if twice: raise InputError(f"The heading `{twice[0]}` stands twice", field=twice[0], remedy="keep one of the columns")
-    for profile, names in PROFILES.items():
-        if set(names) <= set(columns): return dict(names), profile, sorted(set(columns) - set(names))
-    named = {c: c for c in columns if c in FIELDS}
-    rest = [c for c in columns if c not in FIELDS]
-    for c in rest:
-        near = get_close_matches(c.lower(), [f for f in FIELDS if f not in named], n=1, cutoff=0.55)
-        if near: raise InputError(f"The column `{c}` is unknown", field=c, cause=f"`{near[0]}` may be meant; units are part of the names",
-                                  remedy=f"rename the column to `{near[0]}` if it holds {FIELDS[near[0]].label} in {FIELDS[near[0]].unit or 'that form'}, or remove it")
-    if len(named) < 2: raise InputError("No column of the table is known", value=", ".join(map(str, columns[:8])), limit=", ".join(FIELDS), remedy="name the columns as the field table does")
-    return named, "canonical", rest
-
-# %% ../nbs/01_intake.ipynb #c022
-CROSS_CHECKS = {
-    "compression": (("size_mm", "ata_mm"), lambda r: r["size_mm"] - r["ata_mm"], (0.0, 2.0), "size minus angle to angle (mm)"),
-    "size_over_wtw": (("size_mm", "wtw_mm"), lambda r: r["size_mm"] - r["wtw_mm"], (0.2, 2.4), "size minus white to white (mm)"),
-    "wtw_ata": (("wtw_mm", "ata_mm"), lambda r: r["wtw_mm"] - r["ata_mm"], (-1.81, 1.08), "white to white minus angle to angle (mm)"),
-    "clr_geometry": (("clr_um", "acd_mm", "ata_mm", "k_d"), lambda r: r["clr_um"] - (-3003 - 571 * r["acd_mm"] + 269 * r["ata_mm"] + 38.9 * r["k_d"]),
-                     (-550.0, 550.0), "lens rise against depth, angle distance and keratometry (um)"),
-}
+    def cell(v) -> str:
+        return "" if pd.isna(v) else repr(float(v)) if isinstance(v, (int, float)) else str(v)
+    return pd.DataFrame({c: [cell(v) for v in frame[c]] for c in frame}, index=range(2, len(frame) + 2), dtype=str)
 
 # %% ../nbs/01_intake.ipynb #c023
+PROFILES = {"icl-calc": {"age": "age_y", "iclSize": "size_mm", "iclSe": "icl_se_d", "acd": "acd_mm", "cct": "cct_um",
+                         "ata": "ata_mm", "clr": "clr_um", "avePreOpAcaNasal": "aca_deg", "vault": "vault_um",
+                         "wtw": "wtw_mm", "keratometry": "k_d"}}
+
+# %% ../nbs/01_intake.ipynb #c025
+def name_columns(columns) -> tuple[dict[str, str], str, list[str]]:
+    "Heading -> field, the deciding profile, and the ignored headings. Raises InputError for a doubtful heading."
+    columns = list(columns)
+    twice = sorted({c for c in columns if columns.count(c) > 1})
+    if twice: raise InputError(f"The heading `{twice[0]}` stands twice", field=twice[0], remedy="keep one column")
+    for profile, names in PROFILES.items():
+        if set(names) <= set(columns): return dict(names), profile, sorted(set(columns) - set(names))
+    named, rest = {c: c for c in columns if c in FIELDS}, [c for c in columns if c not in FIELDS]
+    for c in rest: _refuse_lookalike(c, named)
+    if len(named) >= 2: return named, "canonical", rest
+    raise InputError("No column of the table is known", value=", ".join(map(str, columns[:8])),
+                     limit=", ".join(FIELDS), remedy="name the columns as the field table does")
+
+
+def _refuse_lookalike(heading: str, named: dict) -> None:
+    near = get_close_matches(heading.lower(), [f for f in FIELDS if f not in named], n=1, cutoff=0.55)
+    if not near: return
+    f = FIELDS[near[0]]
+    raise InputError(f"The column `{heading}` is unknown", field=heading,
+                     cause=f"`{f.name}` may be meant; units are part of the names",
+                     remedy=f"rename it to `{f.name}` if it holds {f.label} in {f.unit or 'that form'}, or remove it")
+
+# %% ../nbs/01_intake.ipynb #c028
+def _surprise(r):
+    "Lens rise (um) minus what depth, angle distance and keratometry foretell (regression on the public cohort)."
+    return r["clr_um"] - (-3003 - 571 * r["acd_mm"] + 269 * r["ata_mm"] + 38.9 * r["k_d"])
+
+
+CROSS_CHECKS = {        # code: (needed columns, quantity, usual range, words)
+    "compression": (("size_mm", "ata_mm"), lambda r: r["size_mm"] - r["ata_mm"], (0.0, 2.0),
+                    "size minus angle to angle (mm)"),
+    "size_over_wtw": (("size_mm", "wtw_mm"), lambda r: r["size_mm"] - r["wtw_mm"], (0.2, 2.4),
+                      "size minus white to white (mm)"),
+    "wtw_ata": (("wtw_mm", "ata_mm"), lambda r: r["wtw_mm"] - r["ata_mm"], (-1.81, 1.08),
+                "white to white minus angle to angle (mm)"),
+    "clr_geometry": (("clr_um", "acd_mm", "ata_mm", "k_d"), _surprise, (-550.0, 550.0),
+                     "lens rise against depth, angle distance and keratometry (um)"),
+}
+
+# %% ../nbs/01_intake.ipynb #c030
 def cross_check(values: pd.DataFrame) -> list[dict]:
     "Warnings for pairs of values that hardly belong to one eye, as reasons."
     found = []
     for code, (needs, compute, (lo, hi), words) in CROSS_CHECKS.items():
         if not set(needs) <= set(values.columns): continue
         gap = compute(values).dropna()
-        found += [reason(row, needs[0], code, f"{v:.2f}", f"{words} is {v:.2f}, usually {lo:g} to {hi:g}; kept, please look at it.", "warn")
-                  for row, v in gap[(gap < lo - 1e-9) | (gap > hi + 1e-9)].items()]
+        for row, v in gap[(gap < lo - 1e-9) | (gap > hi + 1e-9)].items():
+            message = f"{words} is {v:.2f}, usually {lo:g} to {hi:g}; kept, please look at it."
+            found.append(reason(row, needs[0], code, f"{v:.2f}", message, "warn"))
     return found
 
-# %% ../nbs/01_intake.ipynb #c025
+# %% ../nbs/01_intake.ipynb #c033
 def row_check(values: pd.DataFrame) -> list[dict]:
-    "Blocking reasons that concern a whole row: exact copies, two versions of one surgery, dates in the wrong order."
-    found = []
-    if {"eye_id", "vault_um"} & set(values.columns):
+    "Blocking reasons of whole rows: exact copies, two versions of one surgery, dates in the wrong order."
+    found, columns = [], set(values.columns)
+    if {"eye_id", "vault_um"} & columns:
         copies = values.duplicated(keep="first")
-        found += [reason(i, "", "copy", "", "The row repeats an earlier row in every value; the first is kept.") for i in values.index[copies]]
-        if {"eye_id", "surgery_date"} <= set(values.columns):
-            left = values[~copies].dropna(subset=["eye_id", "surgery_date"])
-            clash = left.duplicated(["eye_id", "surgery_date"], keep=False)
-            found += [reason(i, "eye_id", "conflict", left.at[i, "eye_id"], "Two rows of the same eye and surgery disagree; neither is used.") for i in left.index[clash]]
-    if {"exam_date", "surgery_date"} <= set(values.columns):
-        late = values["surgery_date"] < values["exam_date"]
-        found += [reason(i, "surgery_date", "order", values.at[i, "surgery_date"].date(), "The surgery lies before the examination.") for i in values.index[late]]
+        found += [reason(i, "", "copy", "", "The row repeats an earlier row in every value; the first is kept.")
+                  for i in values.index[copies]]
+        if {"eye_id", "surgery_date"} <= columns: found += _clashes(values[~copies])
+    if {"exam_date", "surgery_date"} <= columns:
+        late = values.index[values["surgery_date"] < values["exam_date"]]
+        found += [reason(i, "surgery_date", "order", values.at[i, "surgery_date"].date(),
+                         "The surgery lies before the examination.") for i in late]
     return found
 
-# %% ../nbs/01_intake.ipynb #c027
-def read_table(path) -> pd.DataFrame:
-    """Canonical rows of a table file. `.attrs["quarantine"]` holds the reasons, `.attrs["intake"]` the counts, the source's
-    SHA-256, the profile and ignored columns. Raises InputError where the file as a whole cannot be used."""
-    cells, reasons = read_cells(path)
-    names, profile, ignored = name_columns(cells.columns)
-    values, found = parse_cells(cells[list(names)].rename(columns=names))
-    received = len(cells) + len(reasons)
-    reasons = sorted(reasons + found + row_check(values) + cross_check(values), key=lambda r: (r["row"], r["column"], r["code"]))
-    blocked = {r["row"] for r in reasons if r["severity"] == "block"}
-    eyes = check_eyes(values.drop(index=[i for i in values.index if i in blocked]))
-    if "eye_id" not in eyes: eyes.insert(0, "eye_id", [f"{Path(path).stem}-{i:05d}" for i in eyes.index])
-    eyes = eyes.reset_index(drop=True)
-    eyes.attrs = {"quarantine": reasons, "intake": dict(
-        source=Path(path).name, sha256=hashlib.sha256(Path(path).read_bytes()).hexdigest(), profile=profile, ignored=ignored,
-        received=received, accepted=len(eyes), quarantined=len(blocked), warned=len({r["row"] for r in reasons} - blocked))}
-    return eyes
 
-# %% ../nbs/01_intake.ipynb #c028
+def _clashes(values: pd.DataFrame) -> list[dict]:
+    known = values.dropna(subset=["eye_id", "surgery_date"])
+    twice = known.index[known.duplicated(["eye_id", "surgery_date"], keep=False)]
+    return [reason(i, "eye_id", "conflict", known.at[i, "eye_id"],
+                   "Two rows of the same eye and surgery disagree; neither is used.") for i in twice]
+
+# %% ../nbs/01_intake.ipynb #c036
 def parse_cells(cells: pd.DataFrame) -> tuple[pd.DataFrame, list[dict]]:
     "Values and reasons of a frame of text cells whose columns are field names."
     values, found = {}, []
     for name in cells:
-        parsed = [parse_cell(name, c) for c in cells[name]]
+        parsed, kind = [parse_cell(name, c) for c in cells[name]], FIELDS[name].kind
         found += [reason(i, name, p.code, c, p.message, "warn" if p.code == "soft" else "block", p.suggested)
                   for i, c, p in zip(cells.index, cells[name], parsed) if p.code not in ("ok", "missing")]
-        kind = FIELDS[name].kind
         dtype = "datetime64[ns]" if kind == "date" else float if kind == "number" or FIELDS[name].unit else object
         values[name] = pd.Series([p.value for p in parsed], index=cells.index, dtype=dtype)
     return pd.DataFrame(values), found
 
-# %% ../nbs/01_intake.ipynb #c030
+# %% ../nbs/01_intake.ipynb #c038
+def read_table(path) -> pd.DataFrame:
+    """Canonical rows of a table file. `.attrs["quarantine"]` holds the reasons, `.attrs["intake"]` the counts, the
+    source's SHA-256, profile and ignored columns. Raises InputError where the file as a whole cannot be used."""
+    path = Path(path)
+    cells, torn = read_cells(path)
+    names, profile, ignored = name_columns(cells.columns)
+    values, found = parse_cells(cells[list(names)].rename(columns=names))
+    reasons = torn + found + row_check(values) + cross_check(values)
+    reasons.sort(key=lambda r: (r["row"], r["column"], r["code"]))
+    blocked = {r["row"] for r in reasons if r["severity"] == "block"}
+    eyes = check_eyes(values.drop(index=[i for i in values.index if i in blocked]))
+    if "eye_id" not in eyes: eyes.insert(0, "eye_id", [f"{path.stem}-{i:05d}" for i in eyes.index])
+    counts = dict(received=len(cells) + len(torn), accepted=len(eyes), quarantined=len(blocked),
+                  warned=len({r["row"] for r in reasons} - blocked))
+    eyes = eyes.reset_index(drop=True)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    facts = dict(source=path.name, sha256=sha256, profile=profile, ignored=ignored, **counts)
+    eyes.attrs = {"quarantine": reasons, "intake": facts}
+    return eyes
+
+# %% ../nbs/01_intake.ipynb #c040
 _REASON_COLUMNS = ["row", "column", "code", "value", "message", "severity", "suggested"]
 
 

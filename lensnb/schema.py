@@ -78,7 +78,7 @@ _BIOMETRY = (
           cause="a lost decimal point"),
 )
 
-# %% ../nbs/00_schema.ipynb #c016
+# %% ../nbs/00_schema.ipynb #c017
 _OPTICS = (
     Field("clr_um", "crystalline lens rise", "um", hard=(-1000, 1000), soft=(-500, 900), resolution=10, decimals=0,
           cause="millimetres instead of micrometres"),
@@ -92,7 +92,7 @@ _OPTICS = (
           cause="a radius in mm (K = 337.5 / radius)"),
 )
 
-# %% ../nbs/00_schema.ipynb #c018
+# %% ../nbs/00_schema.ipynb #c020
 _CONTEXT = (
     Field("eye_id", "eye", kind="text"), Field("patient_id", "patient pseudonym", kind="text"),
     Field("eye", "side", kind="choice", choices=("OD", "OS")), Field("clinic_id", "clinic pseudonym", kind="text"),
@@ -111,11 +111,12 @@ _OUTCOME = (
 )
 FIELDS: dict[str, Field] = {f.name: f for f in (*_CONTEXT, *_BIOMETRY, *_OPTICS, *_OUTCOME)}
 
-# %% ../nbs/00_schema.ipynb #c020
+# %% ../nbs/00_schema.ipynb #c022
 def field_table() -> pd.DataFrame:
     "The field table as a frame, one row a field, for reading."
     rows = [dict(field=f.name, meaning=f.label, unit=f.unit, hard=_span(f.hard or f.choices), soft=_span(f.soft),
-                 grid="" if f.resolution is None else f"{f.resolution:g}", before_surgery=f.preop) for f in FIELDS.values()]
+                 grid="" if f.resolution is None else f"{f.resolution:g}", before_surgery=f.preop)
+            for f in FIELDS.values()]
     return pd.DataFrame(rows).set_index("field")
 
 
@@ -124,13 +125,14 @@ def _span(limits) -> str:
     words = [f"{v:g}" if isinstance(v, (int, float)) else str(v) for v in limits]
     return " to ".join(words) if len(words) == 2 and not isinstance(limits[0], str) else ", ".join(words)
 
-# %% ../nbs/00_schema.ipynb #c024
+# %% ../nbs/00_schema.ipynb #c026
 def judge(name: str, value) -> tuple[str, str, float | None]:
     "Code (`ok`, `soft`, `hard`, `choice`), message and suggested value (or None) for one parsed value of a field."
     f = FIELDS[name]
     if f.kind == "choice":
         if value in f.choices: return "ok", "", None
-        return "choice", f"`{name}` must be one of {_span_list(f.choices)}. Likely cause: {f.cause or 'a typing error'}.", None
+        cause = f.cause or "a typing error"
+        return "choice", f"`{name}` must be one of {_span_list(f.choices)}. Likely cause: {cause}.", None
     if f.hard and not f.hard[0] <= value <= f.hard[1]:
         meant = suggest(name, value)
         hint = f" If {meant:g} {f.unit} was meant, correct the source." if meant is not None else ""
@@ -142,7 +144,7 @@ def judge(name: str, value) -> tuple[str, str, float | None]:
 
 def _span_list(values) -> str: return ", ".join(f"{v:g}" if isinstance(v, (int, float)) else v for v in values)
 
-# %% ../nbs/00_schema.ipynb #c026
+# %% ../nbs/00_schema.ipynb #c028
 def suggest(name: str, value: float) -> float | None:
     "The one ordinary value that a unit, decimal or sign slip would explain, or None."
     lo, hi = FIELDS[name].soft or FIELDS[name].hard
@@ -150,14 +152,14 @@ def suggest(name: str, value: float) -> float | None:
     meant = [m for m in meant if lo <= m <= hi]
     return meant[0] if len(meant) == 1 else None
 
-# %% ../nbs/00_schema.ipynb #c030
+# %% ../nbs/00_schema.ipynb #c032
 def on_grid(name: str, value: float) -> bool:
     """False where a value is far finer than any device prints it (a tenth of the field's resolution);
     only for fields printed as whole numbers, where a fraction betrays another unit."""
     f = FIELDS[name]
     return f.resolution is None or f.resolution < 1 or abs(value - round(value)) < 1e-9
 
-# %% ../nbs/00_schema.ipynb #c033
+# %% ../nbs/00_schema.ipynb #c035
 def frame_schema(columns):
     "The pandera schema for those of `columns` that are fields; missing values are allowed, other columns are ignored."
     import pandera.pandas as pa
@@ -167,22 +169,27 @@ def frame_schema(columns):
         return pa.Column("datetime64[ns]" if f.kind == "date" else None, nullable=True, coerce=f.kind == "date")
     return pa.DataFrameSchema({c: column(FIELDS[c]) for c in columns if c in FIELDS})
 
-# %% ../nbs/00_schema.ipynb #c034
+# %% ../nbs/00_schema.ipynb #c037
 def check_eyes(eyes: pd.DataFrame, need=()) -> pd.DataFrame:
     """The frame with types coerced to the contract. Raises InputError for a missing column of `need` or the first value
     that breaks the contract, naming field, row label, value and how many more there are."""
     for name in need:
-        if name not in eyes: raise InputError(f"The table has no column `{name}`", field=name, cause=_near(name, eyes.columns),
-                                              remedy=f"add `{name}` ({FIELDS[name].label}, {FIELDS[name].unit or FIELDS[name].kind})")
+        if name not in eyes:
+            raise InputError(f"The table has no column `{name}`", field=name, cause=_near(name, eyes.columns),
+                             remedy=f"add `{name}` ({FIELDS[name].label}, {FIELDS[name].unit or FIELDS[name].kind})")
     import pandera.errors
     try: return frame_schema(eyes.columns).validate(eyes, lazy=True)
     except pandera.errors.SchemaErrors as e: bad = e.failure_cases.drop_duplicates(["column", "index"])
-    first = bad.iloc[0]
-    name = str(first["column"])
+    raise _first(bad)
+
+
+def _first(bad: pd.DataFrame) -> InputError:
+    f, row, value = FIELDS[str(bad["column"].iloc[0])], bad["index"].iloc[0], bad["failure_case"].iloc[0]
     more = f" ({len(bad) - 1} more values of this table break the contract)" if len(bad) > 1 else ""
-    raise InputError(f"`{name}` must be {_span(FIELDS[name].hard or FIELDS[name].choices) or FIELDS[name].kind}{more}",
-                     field=name, row=first["index"], value=first["failure_case"], unit=FIELDS[name].unit,
-                     cause=FIELDS[name].cause, remedy="correct it at its source, or read the file with `lensnb.read_eyes`")
+    allowed = _span(f.hard or f.choices) or f.kind
+    return InputError(f"`{f.name}` must be {allowed}{more}", field=f.name, row=row, value=value,
+                       unit=f.unit, cause=f.cause,
+                      remedy="correct it at its source, or read the file with `lensnb.read_eyes`")
 
 
 def _near(name: str, columns) -> str | None:

@@ -12,14 +12,15 @@ from .clinics import synthetic_clinics
 from .cohort import link_patients, local_badajoz, read_eyes
 
 # %% ../nbs/08_study.ipynb #c005
-BANNER = ("> **These eyes are synthetic.** The public cohort is not on this machine, so the cells below run on an invented "
-          "clinic of the same make. `lensnb.fetch_badajoz()` downloads the real eyes; or name their folder in `LENSNB_DATA_DIR`.")
+BANNER = ("> **These eyes are synthetic.** The public cohort is not on this machine, so the cells below run on an "
+          "invented clinic of the same make. `lensnb.fetch_badajoz()` downloads the real eyes; or name their folder in "
+          "`LENSNB_DATA_DIR`.")
 
 
 def study_eyes(seed: int = 2026) -> tuple[pd.DataFrame, str]:
-    """Canonical eyes with patients, and the sentence to show before the first number: empty for the real cohort, `BANNER`
-    where it is absent and the synthetic clinic with the cohort's instruments takes its place. Downloads nothing."""
+    """Canonical eyes with patients, and the sentence to show before the first number: empty for the real cohort,
+    `BANNER` where a synthetic clinic with the cohort's instruments takes its place. Downloads nothing."""
     here = local_badajoz()
     if here is not None: return read_eyes(here), ""
-    eyes = synthetic_clinics(seed).of("alder").eyes.dropna(subset=["vault_um"]).reset_index(drop=True)
-    return link_patients(eyes), BANNER
+    eyes = link_patients(synthetic_clinics(seed).of("alder").eyes)
+    return eyes.dropna(subset=["vault_um"]).reset_index(drop=True), BANNER

@@ -41,17 +41,18 @@ def use_style() -> None:
         "ytick.labelcolor": INK, "legend.frameon": False, "hatch.linewidth": 0.6, "svg.hashsalt": "lensnb",
         "svg.fonttype": "path", "grid.color": "#e7eaec", "axes.axisbelow": True})
 
-# %% ../nbs/06_style.ipynb #c009
+# %% ../nbs/06_style.ipynb #c010
 def zone_band(ax, zone: tuple = ZONE_UM, axis: str = "x", label: bool = True) -> None:
     "Draw the target zone (um) on `axis` of `ax` as the quiet band it is everywhere."
     span = ax.axvspan if axis == "x" else ax.axhspan
     span(*zone, color=ZONE_COLOR, zorder=0, lw=0)
     if not label: return
     words = f"zone {zone[0]:g}-{zone[1]:g} um"
-    at = dict(x=sum(zone) / 2, y=1.0, ha="center", va="bottom") if axis == "x" else dict(x=1.0, y=sum(zone) / 2, ha="right", va="center")
-    ax.text(s=words, color="#5d7a58", fontsize=8, transform=ax.get_xaxis_transform() if axis == "x" else ax.get_yaxis_transform(), **at)
+    if axis == "x": at = dict(x=sum(zone) / 2, y=1.0, ha="center", va="bottom", transform=ax.get_xaxis_transform())
+    else: at = dict(x=1.0, y=sum(zone) / 2, ha="right", va="center", transform=ax.get_yaxis_transform())
+    ax.text(s=words, color="#5d7a58", fontsize=8, **at)
 
-# %% ../nbs/06_style.ipynb #c011
+# %% ../nbs/06_style.ipynb #c012
 FILLS = {"supported": "solid: supported by data, calibrated interval", "bounded": "open: certified bound",
          "step": "shade: bound under a step effect", "model": "hatched: the model's word only, not certified"}
 
@@ -59,14 +60,16 @@ FILLS = {"supported": "solid: supported by data, calibrated interval", "bounded"
 def bar(ax, lower: float, upper: float, y: float, kind: str, color: str, height: float = 0.34) -> None:
     "One range (um) at height `y`, filled by `kind`: supported, bounded, step or model."
     if kind not in FILLS: raise InputError(f"`kind` must be one of {', '.join(FILLS)}", value=kind)
-    looks = {"supported": dict(facecolor=color, edgecolor=color), "bounded": dict(facecolor="white", edgecolor=color, lw=1.3),
-             "step": dict(facecolor=color, alpha=0.28, lw=0), "model": dict(facecolor="none", edgecolor=color, hatch="////", lw=0)}
+    looks = {"supported": dict(facecolor=color, edgecolor=color),
+             "bounded": dict(facecolor="white", edgecolor=color, lw=1.3),
+             "step": dict(facecolor=color, alpha=0.28, lw=0),
+             "model": dict(facecolor="none", edgecolor=color, hatch="////", lw=0)}
     ax.barh(y, upper - lower, left=lower, height=height, zorder=2, **looks[kind])
 
-# %% ../nbs/06_style.ipynb #c014
+# %% ../nbs/06_style.ipynb #c015
 def strip(ax, rows: pd.DataFrame, zone: tuple = ZONE_UM) -> None:
-    """One eye's answer as a strip. `rows`: one row a size with size_mm, vault_um, status, n_similar, lower_90, upper_90,
-    bound_lower, bound_upper, step_lower, step_upper (um; missing where not available)."""
+    """One eye's answer as a strip. `rows`: one row a size with size_mm, vault_um, status, n_similar, lower_90,
+    upper_90, bound_lower, bound_upper, step_lower, step_upper (um; missing where not available)."""
     colors = size_colors(rows["size_mm"].tolist())
     zone_band(ax, zone)
     for y, r in enumerate(rows.sort_values("size_mm").itertuples()):
@@ -75,7 +78,7 @@ def strip(ax, rows: pd.DataFrame, zone: tuple = ZONE_UM) -> None:
            xlim=(0, 2000), ylim=(-len(rows) + 0.4, 0.6), xlabel="vault (um)")
     ax.tick_params(axis="y", length=0)
 
-# %% ../nbs/06_style.ipynb #c015
+# %% ../nbs/06_style.ipynb #c017
 def _strip_row(ax, r, y: float, color: str) -> None:
     if r.status == "supported": bar(ax, r.lower_90, r.upper_90, y, "supported", color)
     else:
@@ -83,5 +86,5 @@ def _strip_row(ax, r, y: float, color: str) -> None:
         if r.status == "bounded": bar(ax, r.step_lower, r.step_upper, y, "step", color)
     ax.plot(r.vault_um, y, "o", ms=5, mfc="white", mec=INK, zorder=4, clip_on=False)
     words = {"supported": "supported", "bounded": "bounded", "unsupported": "not known"}[r.status]
-    ax.text(1.01, y, f"{words}\nn = {r.n_similar} similar", transform=ax.get_yaxis_transform(), va="center", fontsize=8,
-            color=INK if r.status == "supported" else QUIET)
+    ax.text(1.01, y, f"{words}\nn = {r.n_similar} similar", transform=ax.get_yaxis_transform(), va="center",
+            fontsize=8, color=INK if r.status == "supported" else QUIET)

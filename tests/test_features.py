@@ -1,4 +1,5 @@
 """Features: one definition, row by row, before surgery only."""
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,8 +11,15 @@ from lensnb.schema import FIELDS, InputError
 @pytest.fixture
 def eyes():
     rng = np.random.default_rng(0)
-    return pd.DataFrame({"size_mm": rng.choice([12.6, 13.2], 30), "ata_mm": rng.normal(12.2, .4, 30), "sts_h_mm": rng.normal(11.8, .4, 30),
-                         "vault_um": rng.normal(600, 200, 30), "clr_um": rng.normal(100, 200, 30)})
+    return pd.DataFrame(
+        {
+            "size_mm": rng.choice([12.6, 13.2], 30),
+            "ata_mm": rng.normal(12.2, 0.4, 30),
+            "sts_h_mm": rng.normal(11.8, 0.4, 30),
+            "vault_um": rng.normal(600, 200, 30),
+            "clr_um": rng.normal(100, 200, 30),
+        }
+    )
 
 
 def test_every_feature_depends_on_its_row_only(eyes):
@@ -23,7 +31,9 @@ def test_every_feature_depends_on_its_row_only(eyes):
 
 def test_no_feature_changes_when_the_outcome_changes(eyes):
     names = available(eyes)
-    pd.testing.assert_frame_equal(feature_frame(eyes, names), feature_frame(eyes.assign(vault_um=0.0, vault_day=1), names))
+    pd.testing.assert_frame_equal(
+        feature_frame(eyes, names), feature_frame(eyes.assign(vault_um=0.0, vault_day=1), names)
+    )
 
 
 @pytest.mark.parametrize("late", [f.name for f in FIELDS.values() if not f.preop])

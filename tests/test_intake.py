@@ -1,4 +1,5 @@
 """Intake never crashes, never loses a row, and never repairs by guessing."""
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -27,7 +28,12 @@ def test_a_printed_value_is_read_back(field, data):
     grid = field.resolution or 0.01
     lo, hi = (round(x / grid) for x in field.hard)
     value = round(data.draw(st.integers(int(lo) + 1, int(hi) - 1)) * grid, 6)
-    for text in (f"{value:g}", f"{value:g}".replace(".", ","), f" {value:g} {field.unit}", f"{value:g}".replace("-", "−")):
+    for text in (
+        f"{value:g}",
+        f"{value:g}".replace(".", ","),
+        f" {value:g} {field.unit}",
+        f"{value:g}".replace("-", "−"),
+    ):
         parsed = parse_cell(field.name, text)
         assert parsed.code in ("ok", "soft") and parsed.value == pytest.approx(value), (text, parsed)
 
@@ -49,8 +55,10 @@ def test_units_other_than_the_fields_are_not_read_away():
     assert suggest("cct_um", 544000) == 544.0 and judge("cct_um", 544000)[0] == "hard"
 
 
-CELL = st.one_of(st.sampled_from(["12.2", "12,2", "0", "-9999", "", "13.2", "650", "OD", "p1", "x", "1,234", "2026-01-31"]),
-                 st.text(alphabet="0123456789.,-−mu ;", max_size=8))
+CELL = st.one_of(
+    st.sampled_from(["12.2", "12,2", "0", "-9999", "", "13.2", "650", "OD", "p1", "x", "1,234", "2026-01-31"]),
+    st.text(alphabet="0123456789.,-−mu ;", max_size=8),
+)
 TABLE = st.lists(st.lists(CELL, min_size=3, max_size=7), min_size=1, max_size=12)
 
 
@@ -59,10 +67,13 @@ TABLE = st.lists(st.lists(CELL, min_size=3, max_size=7), min_size=1, max_size=12
 def test_received_is_accepted_plus_quarantined_whatever_is_sent(tmp_path, rows):
     path = tmp_path / "eyes.csv"
     lines = ["|".join(r).replace(";", "").split("|") for r in rows]
-    path.write_text("eye_id;size_mm;ata_mm;vault_um;eye\n" + "\n".join(";".join(r) for r in lines) + "\n", encoding="utf-8")
+    path.write_text(
+        "eye_id;size_mm;ata_mm;vault_um;eye\n" + "\n".join(";".join(r) for r in lines) + "\n", encoding="utf-8"
+    )
     received = sum(any(c.strip() for c in r) for r in lines)
     if not received:
-        with pytest.raises(InputError): read_table(path)
+        with pytest.raises(InputError):
+            read_table(path)
         return
     eyes = read_table(path)
     facts = eyes.attrs["intake"]
@@ -73,7 +84,10 @@ def test_received_is_accepted_plus_quarantined_whatever_is_sent(tmp_path, rows):
 
 def test_a_row_order_does_not_change_what_is_accepted(tmp_path):
     rng = np.random.default_rng(3)
-    rows = [f"e{i};{rng.choice(['13.2', '12.6', '12.5'])};{rng.normal(12.2, 1.2):.2f};{rng.integers(0, 230) * 10}" for i in range(80)]
+    rows = [
+        f"e{i};{rng.choice(['13.2', '12.6', '12.5'])};{rng.normal(12.2, 1.2):.2f};{rng.integers(0, 230) * 10}"
+        for i in range(80)
+    ]
     seen = []
     for order in (rows, rows[::-1]):
         (tmp_path / "t.csv").write_text("eye_id;size_mm;ata_mm;vault_um\n" + "\n".join(order))
@@ -93,15 +107,26 @@ def test_unreadable_and_doubtful_files_are_refused_with_a_reason(tmp_path):
     (tmp_path / "a.parquet").write_bytes(b"PAR1 not really")
     (tmp_path / "b.csv").write_text("eye_id,ATA,size_mm\na,12.2,13.2\n")
     for name, words in [("a.parquet", "parquet"), ("b.csv", "ata_mm"), ("c.csv", "no file")]:
-        with pytest.raises(InputError, match=words): read_eyes(tmp_path / name)
+        with pytest.raises(InputError, match=words):
+            read_eyes(tmp_path / name)
 
 
 def test_linkage_is_invariant_to_ids_and_exchanges_never_train():
     rng = np.random.default_rng(0)
     n = 60
-    eyes = pd.DataFrame({"eye_id": [f"r{i}" for i in range(n)], "age_y": rng.integers(20, 50, n).astype(float), "wtw_mm": rng.normal(11.8, .4, n).round(1),
-                         "cct_um": rng.integers(48, 60, n) * 10.0, "acd_mm": rng.normal(3.3, .2, n).round(2), "ata_mm": rng.normal(12.2, .4, n).round(2),
-                         "k_d": rng.normal(44, 1.5, n).round(2), "size_mm": 13.2, "vault_um": 600.0})
+    eyes = pd.DataFrame(
+        {
+            "eye_id": [f"r{i}" for i in range(n)],
+            "age_y": rng.integers(20, 50, n).astype(float),
+            "wtw_mm": rng.normal(11.8, 0.4, n).round(1),
+            "cct_um": rng.integers(48, 60, n) * 10.0,
+            "acd_mm": rng.normal(3.3, 0.2, n).round(2),
+            "ata_mm": rng.normal(12.2, 0.4, n).round(2),
+            "k_d": rng.normal(44, 1.5, n).round(2),
+            "size_mm": 13.2,
+            "vault_um": 600.0,
+        }
+    )
     eyes.loc[11, eyes.columns[1:7]] = eyes.loc[10, eyes.columns[1:7]]
     eyes.loc[11, "size_mm"] = 12.6
     a, b = link_patients(eyes), link_patients(eyes.assign(eye_id=[f"z{i:03d}" for i in range(n)]))
@@ -112,8 +137,15 @@ def test_linkage_is_invariant_to_ids_and_exchanges_never_train():
 
 
 def test_the_flow_of_training_eyes_adds_up_and_is_ordered():
-    eyes = pd.DataFrame({"eye_id": list("abcdef"), "record": ["eye", "exchange", "repeat", "eye", "eye", "eye"], "size_mm": 13.2,
-                         "vault_um": [600, 600, 600, np.nan, 600, 600], "vault_day": [90, 90, 90, np.nan, 5, 90],
-                         "orientation": ["horizontal"] * 5 + ["vertical"]})
+    eyes = pd.DataFrame(
+        {
+            "eye_id": list("abcdef"),
+            "record": ["eye", "exchange", "repeat", "eye", "eye", "eye"],
+            "size_mm": 13.2,
+            "vault_um": [600, 600, 600, np.nan, 600, 600],
+            "vault_day": [90, 90, 90, np.nan, 5, 90],
+            "orientation": ["horizontal"] * 5 + ["vertical"],
+        }
+    )
     flow = training_eyes(eyes).attrs["flow"]
     assert [f["eyes"] for f in flow] == [6, -1, -1, -1, -1, -1, 1]
