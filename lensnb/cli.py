@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from .schema import LensnbError
+from .schema import InputError, LensnbError
 
 # %% ../nbs/72_cli.ipynb #c005
 class _Group(click.Group):
@@ -25,22 +25,21 @@ class _Group(click.Group):
 
 
 @click.group(cls=_Group, context_settings=dict(help_option_names=["-h", "--help"], show_default=True))
-@click.version_option(package_name="lensnb")
+@click.version_option(package_name="lensnb", prog_name="lensnb")
 def main():
     """lensnb: the vault of every ICL size for an eye, and how far it can be trusted.
 
     Exit codes: 0 done; 1 something failed; 2 refused; 3 done, rows were quarantined; 4 done, a month without eyes."""
 
-# %% ../nbs/72_cli.ipynb #c007
-_zone = click.option("--zone", type=float, nargs=2, default=(250.0, 750.0), help="Target zone of the vault in um, limits included.")
-
-
-def _read(path) -> "pandas.DataFrame":
-    "Eyes of a file, with one line about refused rows on stderr."
+# %% ../nbs/72_cli.ipynb #c008
+def _read(path):
+    "Eyes of a file, with one line about its rows on stderr."
     from lensnb.cohort import read_eyes
     eyes = read_eyes(path)
     facts = eyes.attrs["intake"]
-    click.echo(f"{facts['source']}: {facts['received']} rows received, {facts['accepted']} accepted, {facts['quarantined']} quarantined, {facts['warned']} kept with a warning", err=True)
+    ignored = f"; columns not read: {', '.join(facts['ignored'])}" if facts["ignored"] else ""
+    click.echo(f"{facts['source']}: {facts['received']} rows received, {facts['accepted']} accepted, "
+               f"{facts['quarantined']} quarantined, {facts['warned']} kept with a warning{ignored}", err=True)
     return eyes
 
 
@@ -51,61 +50,91 @@ def _quarantine(eyes, path: Path) -> int:
     click.echo(f"The quarantined rows and their reasons: {write_quarantine(eyes, path)}", err=True)
     return 3
 
-# %% ../nbs/72_cli.ipynb #c009
+# %% ../nbs/72_cli.ipynb #c011
 @main.command()
 @click.argument("eyes", type=click.Path(path_type=Path))
-@click.option("--out", "-o", type=click.Path(path_type=Path), default="model.json", help="Where the model is written (JSON).")
+@click.option("--out", "-o", type=click.Path(path_type=Path), default="model.json", help="The file to write (JSON).")
 @click.option("--seed", type=int, default=0, help="Seed of the folds.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was learned as JSON.")
 def fit(eyes: Path, out: Path, seed: int, as_json: bool):
     "Learn a sizing model from the table EYES (CSV or parquet with sizes and vaults)."
     from lensnb.sizing import SizingModel
-    table = _read(eyes)
-    model = SizingModel(seed=seed).fit(table)
+    model, table = SizingModel(seed=seed), _read(eyes)
+    parts = model.fit(table).parts
     model.save(out)
-    facts = dict(model=str(out), eyes=model.parts.training["eyes"], patients=model.parts.training["patients"], features=model.parts.features, drivers=model.parts.drivers)
-    click.echo(json.dumps(facts) if as_json else f"{out}: learned from {facts['eyes']} eyes of {facts['patients']} patients; features {', '.join(facts['features'])}")
+    facts = dict(model=str(out), eyes=parts.training["eyes"], patients=parts.training["patients"],
+                 features=parts.features, drivers=parts.drivers)
+    told = f"learned from {facts['eyes']} eyes of {facts['patients']} patients; features {', '.join(facts['features'])}"
+    click.echo(json.dumps(facts) if as_json else f"{out}: {told}")
     sys.exit(_quarantine(table, out.with_name(f"{out.stem}.quarantine.csv")))
 
-# %% ../nbs/72_cli.ipynb #c011
+# %% ../nbs/72_cli.ipynb #c014
 def _one_eye(pairs: str):
     "One eye written as `ata_mm=12.2, clr_um=100, ...`, as a table of one row."
     import csv, re, tempfile
-    from lensnb.schema import InputError
+    from lensnb.cohort import read_eyes
     cells = re.findall(r"(\w+)\s*=\s*(.*?)\s*(?=[,;\s]\s*\w+\s*=|$)", pairs.strip())
     if not cells or re.sub(r"[\s,;=]", "", pairs) != re.sub(r"[\s,;=]", "", "".join(map("".join, cells))):
         raise InputError("An eye is written as `ata_mm=12.2, clr_um=100, ...`", value=pairs)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "eye.csv"
         with path.open("w", newline="", encoding="utf-8") as f: csv.writer(f, delimiter=";").writerows(zip(*cells))
-        eyes = _read(path)
-    bad = [r["message"] for r in eyes.attrs["quarantine"] if r["severity"] == "block"]
-    if bad: raise InputError(bad[0])
+        eyes = read_eyes(path)
+    for reason in eyes.attrs["quarantine"]:
+        if reason["severity"] == "block": raise InputError(reason["message"])
+        click.echo(reason["message"], err=True)
+    for name in eyes.attrs["intake"]["ignored"]: raise InputError(f"There is no field `{name}`", field=name)
     return eyes.assign(eye_id="eye")
 
-# %% ../nbs/72_cli.ipynb #c012
+# %% ../nbs/72_cli.ipynb #c017
 def _print_sizes(table, zone) -> None:
     "The answer for people: one block an eye, one line a size."
-    for eye, rows in table.groupby("eye_id", sort=False):
-        click.echo(f"\n{eye}   zone {zone[0]:g}-{zone[1]:g} um")
-        click.echo(f"  {'size':>7}  {'vault':>6}  {'90 % limits':>13}  {'in zone':>9}  {'status':<11}  answer")
-        for r in rows.itertuples():
-            vault = f"{r.vault_um:.0f}" if r.vault_um == r.vault_um else "-"
-            chance = f"{r.p_zone_lower:.0%}" if r.status == "supported" else f"{r.p_zone_lower:.0%}-{r.p_zone_upper:.0%}"
-            click.echo(f"  {r.size_mm:>4g} mm  {vault:>6}  {r.bound_lower:>5.0f} to {r.bound_upper:>4.0f}  {chance:>9}  {r.status:<11}  {r.answer}")
-            click.echo(f"           {r.reason}")
+    n, lines = table["size_mm"].nunique(), []
+    for i in range(0, len(table), max(n, 1)):                 # by place: two rows of a table may have one name
+        rows = table.iloc[i:i + n]
+        lines += [f"\n{rows['eye_id'].iloc[0]}   zone {zone[0]:g}-{zone[1]:g} um",
+                  f"  {'size':>7}  {'vault':>6}  {'90 % limits':>13}  {'in zone':>9}  {'status':<11}  answer"]
+        lines += [_size_lines(r) for r in rows.itertuples()]
+    click.echo("\n".join(lines))
 
-# %% ../nbs/72_cli.ipynb #c013
+
+def _size_lines(r) -> str:
+    vault = f"{r.vault_um:.0f}" if r.vault_um == r.vault_um else "-"
+    least, most = f"{r.p_zone_lower:.0%}", f"{r.p_zone_upper:.0%}"
+    chance = least if r.status == "supported" else f"{least}-{most}"
+    limits = f"{r.bound_lower:>5.0f} to {r.bound_upper:>4.0f}"
+    return f"  {r.size_mm:>4g} mm  {vault:>6}  {limits}  {chance:>9}  {r.status:<11}  {r.answer}\n           {r.reason}"
+
+# %% ../nbs/72_cli.ipynb #c020
+def _give(table, zone, out, as_json) -> None:
+    "The answer to where it was asked for."
+    from lensnb.page import plain
+    if out: _write_csv(table, out)
+    if as_json: click.echo(json.dumps(plain(table.to_dict("records")), indent=1, allow_nan=False))
+    if not (out or as_json): _print_sizes(table, zone)
+
+
+def _write_csv(table, out: Path) -> None:
+    if out.is_dir(): raise InputError(f"`{out.name}` is a folder, the table is a file", remedy="name a file")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draft = out.with_name(out.name + ".part")
+    table.to_csv(draft, index=False)
+    draft.replace(out)
+    click.echo(f"{out}: {len(table)} rows", err=True)
+
+# %% ../nbs/72_cli.ipynb #c023
+_zone = click.option("--zone", type=float, nargs=2, default=(250.0, 750.0), help="Target zone in um, limits included.")
+
+
 @main.command()
 @click.argument("eyes", required=False, type=click.Path(path_type=Path))
 @click.option("--eye", "-e", help="One eye instead of a table: 'age_y=32,ata_mm=12.2,clr_um=100,...'.")
-@click.option("--model", "-m", type=click.Path(path_type=Path), default="model.json", help="A model written by `lensnb fit`.")
+@click.option("--model", "-m", type=click.Path(path_type=Path), default="model.json", help="A model of `lensnb fit`.")
 @_zone
 @click.option("--out", "-o", type=click.Path(path_type=Path), help="Write the table as CSV instead of printing it.")
 @click.option("--json", "as_json", is_flag=True, help="Print the table as JSON.")
 def size(eyes, eye, model, zone, out, as_json):
     "Predict the vault of every size for the table EYES or for one --eye, with status and reason."
-    from lensnb.schema import InputError
     from lensnb.sizing import SizingModel
     if (eyes is None) == (eye is None): raise InputError("Give a table of eyes, or one eye with --eye")
     fitted = SizingModel.load(model)
@@ -113,25 +142,44 @@ def size(eyes, eye, model, zone, out, as_json):
     _give(fitted.predict_sizes(given, zone), zone, out, as_json)
     sys.exit(0 if eyes is None else _quarantine(given, Path(out or eyes.name).with_suffix(".quarantine.csv")))
 
+# %% ../nbs/72_cli.ipynb #c030
+def _report_eyes(data):
+    "The eyes of a table, or the synthetic clinics, marked as such."
+    if data is not None: return _read(data)
+    from lensnb.clinics import synthetic_clinics
+    click.echo("No --data: the embedded synthetic clinics.", err=True)
+    eyes = synthetic_clinics().eyes
+    eyes.attrs["synthetic"] = True
+    return eyes
 
-def _give(table, zone, out, as_json) -> None:
-    if as_json: click.echo(table.to_json(orient="records", indent=1))
-    elif out: _write_csv(table, out)
-    else: _print_sizes(table, zone)
+# %% ../nbs/72_cli.ipynb #c033
+def _tell_edition(edition, as_json: bool) -> int:
+    "Say what was written and what was not; the exit code."
+    good = {c: r for c, r in edition.pages.items() if c not in edition.failed}
+    failed = {c: str(e) for c, e in edition.failed.items()}
+    if as_json:
+        pages = {c: dict(html=r.html.name, status=r.status) for c, r in good.items()}
+        click.echo(json.dumps(dict(folder=str(edition.folder), period=edition.period, pages=pages, failed=failed,
+                                   empty=list(edition.empty), quarantined=edition.quarantined)))
+    else:
+        network = [edition.network] if edition.network is not None and "network page" not in failed else []
+        for r in [*good.values(), *network]: click.echo(f"{r.html}  {r.status}")
+    for c, e in failed.items(): click.echo(f"Failed, {c}: {e}", err=True)
+    if edition.empty:
+        click.echo(f"No eyes in {edition.period}: {', '.join(edition.empty)}. The page is red; an earlier page of the "
+                   "month was left as it is.", err=True)
+    if edition.quarantined:
+        click.echo(f"{edition.quarantined} rows were quarantined: {edition.folder / 'quarantine.csv'}", err=True)
+    return 1 if edition.failed else 4 if edition.empty else 3 if edition.quarantined else 0
 
-
-def _write_csv(table, out: Path) -> None:
-    draft = out.with_name(out.name + ".part")
-    table.to_csv(draft, index=False)
-    draft.replace(out)
-    click.echo(f"{out}: {len(table)} rows", err=True)
-
-# %% ../nbs/72_cli.ipynb #c015
+# %% ../nbs/72_cli.ipynb #c036
 @main.command()
-@click.option("--data", "-d", type=click.Path(path_type=Path), help="Table of eyes (CSV or parquet). Without it: the embedded synthetic clinics.")
-@click.option("--month", help="Month to audit, YYYY-MM. Default: the newest with measured vaults; tables without dates are one period.")
+@click.option("--data", "-d", type=click.Path(path_type=Path), help="Table of eyes (CSV or parquet). Without it: the "
+              "embedded synthetic clinics.")
+@click.option("--month", help="Month to audit, YYYY-MM. Default: the newest with measured vaults; tables without dates "
+              "are one period.")
 @click.option("--clinic", help="Only this clinic, and no network page.")
-@click.option("--out", "-o", type=click.Path(path_type=Path), default="reports", help="Folder; the pages go to OUT/MONTH.")
+@click.option("--out", "-o", type=click.Path(path_type=Path), default="reports", help="Folder; pages go to OUT/MONTH.")
 @_zone
 @click.option("--seed", type=int, default=0, help="Seed of the folds.")
 @click.option("--processes", "-j", type=click.IntRange(1), help="Reports at a time. Default: one a core.")
@@ -139,29 +187,7 @@ def _write_csv(table, out: Path) -> None:
 def report(data, month, clinic, out, zone, seed, processes, as_json):
     "Render the audit of one month: a page and a sidecar for each clinic, and the network page."
     from lensnb.edition import write_edition
-    eyes = _report_eyes(data)
-    edition = write_edition(eyes, month, out, clinic=clinic, name=data.stem if data else "clinic", zone=zone, seed=seed,
-                            processes=processes, progress=sys.stderr.isatty())
+    name, progress = data.stem if data else "clinic", sys.stderr.isatty()
+    edition = write_edition(_report_eyes(data), month, out, clinic=clinic, name=name, zone=zone, seed=seed,
+                            processes=processes, progress=progress)
     sys.exit(_tell_edition(edition, as_json))
-
-
-def _report_eyes(data):
-    if data is not None: return _read(data)
-    from lensnb.clinics import synthetic_clinics
-    click.echo("No --data: the embedded synthetic clinics.", err=True)
-    return synthetic_clinics().eyes
-
-# %% ../nbs/72_cli.ipynb #c016
-def _tell_edition(edition, as_json: bool) -> int:
-    "Say what was written and what was not; the exit code."
-    good = {c: r for c, r in edition.pages.items() if c not in edition.failed}
-    if as_json:
-        click.echo(json.dumps(dict(folder=str(edition.folder), period=edition.period, pages={c: dict(html=r.html.name, status=r.status) for c, r in good.items()},
-                                   failed={c: str(e) for c, e in edition.failed.items()}, empty=list(edition.empty), quarantined=edition.quarantined)))
-    else:
-        for c, r in good.items(): click.echo(f"{r.html}  {r.status}")
-        if edition.network is not None and "network page" not in edition.failed: click.echo(f"{edition.network.html}  {edition.network.status}")
-    for c, e in edition.failed.items(): click.echo(f"Failed, {c}: {e}", err=True)
-    if edition.empty: click.echo(f"No eyes in {edition.period}: {', '.join(edition.empty)}. The page is red; an earlier page of the month was left as it is.", err=True)
-    if edition.quarantined: click.echo(f"{edition.quarantined} rows were quarantined: {edition.folder / 'quarantine.csv'}", err=True)
-    return 1 if edition.failed else 4 if edition.empty else 3 if edition.quarantined else 0
