@@ -201,7 +201,8 @@ def _reasons(self, x: np.ndarray, j: int, propensity: float, near: int, p: float
     beyond += [f"{d} over {_say(b)}" for d, v, b in zip(label, x, high) if v > b]
     words = [f"no {noun} with {' or with '.join(beyond)} was ever given {level}"] if beyond else []
     if propensity < self.eps:
-        words.append(f"{level} hardly ever chosen for such {noun}s (propensity {propensity:.3f}, {self.eps:g} needed)")
+        rare = f"propensity {propensity:.3f}, {self.eps:g} needed"
+        words.append(f"{level} was hardly ever chosen for such {noun}s ({rare})")
     if p < self.novelty:
         words.append(f"farther out than nearly all with {level} (novelty p {p:.3f}, {self.novelty:g} needed)")
     if near < self.k:

@@ -167,12 +167,12 @@ def learn(used: pd.DataFrame, config: Config, spec: dict, drivers: list) -> Part
     "The three pieces, from eyes without gaps."
     X, y = feature_frame(used, spec), used["vault_um"].to_numpy(float)
     size, patient = used["size_mm"].to_numpy(float), used["patient_id"].to_numpy()
+    gam = SizingGAM(spec).fit(X, y)                              # first: it knows when there are too few eyes
     conformal = CrossConformal(lambda: SizingGAM(spec), config.n_splits, config.seed, OUTCOME_RANGE_UM)
     support = SupportEstimator(config.sizes, seed=config.seed).fit(used[drivers], size, groups=patient)
     training = dict(eyes=len(used), patients=len(set(patient)), vault_mean_um=float(y.mean()),
                     vault_sd_um=float(y.std(ddof=1)), flow=used.attrs["flow"])
-    gam, conformal = SizingGAM(spec).fit(X, y), conformal.fit(X, y, by=size, groups=patient)
-    return Parts(config, spec, drivers, gam, conformal, support, training)
+    return Parts(config, spec, drivers, gam, conformal.fit(X, y, by=size, groups=patient), support, training)
 
 # %% ../nbs/30_sizing.ipynb #c028
 def refusals(parts: Parts, eyes: pd.DataFrame) -> pd.Series:
