@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from lensnb.clinics import synthetic_clinics
-from lensnb.edition import by_clinic, eyes_sha256, newest_month, write_edition
+from lensnb.edition import by_clinic, eyes_sha256, file_stems, newest_month, write_edition
 from lensnb.report import check_page
 from lensnb.schema import InputError
 
@@ -93,3 +93,25 @@ def test_unusable_options_are_refused_before_anything_is_written(eyes, tmp_path,
 
 def test_the_newest_month_is_the_default(eyes):
     assert newest_month(eyes) == MONTH
+
+
+@pytest.mark.parametrize("name", ["../evil", "a/b", "two words", "Cédar"])
+def test_a_clinic_cannot_write_outside_its_folder(name):
+    assert re.fullmatch(r"[A-Za-z0-9_-]+", file_stems([name])[name])
+
+
+@pytest.mark.parametrize("names", [["index"], ["quarantine"], [".."], ["a b", "a/b"], ["A", "a"]])
+def test_names_that_are_no_file_or_the_same_file_are_refused(names):
+    with pytest.raises(InputError):
+        file_stems(names)
+
+
+def test_rows_without_a_clinic_are_not_lost(eyes):
+    marked = eyes.assign(clinic_id=eyes["clinic_id"].mask(eyes.index < 7))
+    assert sum(map(len, by_clinic(marked).values())) == len(eyes)
+
+
+def test_a_place_that_is_a_file_is_refused(eyes, tmp_path):
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(InputError):
+        write_edition(eyes, MONTH, tmp_path / "taken", progress=False)
