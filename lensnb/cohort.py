@@ -50,7 +50,7 @@ def _cache() -> Path:
 def fetch_badajoz(source: Source = BADAJOZ, cache=None, progress: bool = True) -> Path:
     """Path of the cohort's file, downloaded once (with a progress bar) and checked against its SHA-256.
     Raises InputError when the network cannot be reached or the bytes are not the pinned ones."""
-    if cache is None and (here := local_badajoz()): return here
+    if cache is None and source == BADAJOZ and os.environ.get("LENSNB_DATA_DIR"): return local_badajoz()
     import pooch
     import requests
     pooch.get_logger().setLevel("WARNING")
@@ -73,21 +73,38 @@ _SAME_EYE = ["age_y", "acd_mm", "ata_mm", "wtw_mm", "k_d"]
 def mark_records(eyes: pd.DataFrame) -> pd.DataFrame:
     """The frame with `record`: `eye`, `repeat` (same eye and size again) or `exchange` (every row of an eye that had
     two sizes). Where the source names patients an eye is its `eye_id`, else its measurements; copies share the id."""
+    if "eye_id" not in eyes:
+        raise InputError("The table has no column `eye_id`", field="eye_id", remedy="give each row the name of its eye")
     eyes = eyes.copy()
     if "patient_id" not in eyes and set(_SAME_EYE) <= set(eyes.columns):
-        known = eyes[_SAME_EYE].notna().all(axis=1)
-        eyes.loc[known, "eye_id"] = eyes[known].groupby(_SAME_EYE)["eye_id"].transform("first")
+        known, keys = eyes[_SAME_EYE].notna().all(axis=1), [*_SAME_EYE, *eyes.columns.intersection(["eye"])]
+        eyes.loc[known, "eye_id"] = eyes[known].groupby(keys, dropna=False)["eye_id"].transform("first")
     again = eyes["eye_id"].duplicated()
     sizes = eyes.groupby("eye_id")["size_mm"].transform("nunique") if "size_mm" in eyes else 1
     eyes["record"] = np.where(sizes > 1, "exchange", np.where(again, "repeat", "eye"))
     return eyes
 
 # %% ../nbs/03_cohort.ipynb #c017
+def _fellows(eyes: pd.DataFrame) -> np.ndarray:
+    gap = eyes[["age_y", "wtw_mm", "cct_um"]].astype(float).diff().abs().to_numpy()[1:]
+    alike = (gap[:, 0] == 0) & (gap[:, 1] <= 0.3 + 1e-9) & (gap[:, 2] <= 20)
+    if "eye" not in eyes: return alike
+    return alike & ~(eyes["eye"] == eyes["eye"].shift()).to_numpy(dtype=bool)[1:]
+
+
+def _attrs(eyes: pd.DataFrame, **facts) -> pd.DataFrame:
+    eyes.attrs = {**eyes.attrs, **facts}
+    return eyes
+
+# %% ../nbs/03_cohort.ipynb #c019
 def link_patients(eyes: pd.DataFrame) -> pd.DataFrame:
     """The frame with `patient_id` inferred where the source names no patients (needs age_y, wtw_mm, cct_um), and
     `.attrs["linkage"]` = "given" or "inferred". Without those columns every eye is its own patient ("none")."""
+    if "patient_id" in eyes and len(eyes) and eyes["patient_id"].isna().all(): eyes = eyes.drop(columns="patient_id")
     eyes = mark_records(eyes)
-    if "patient_id" in eyes: return _attrs(eyes, linkage="given")
+    if "patient_id" in eyes:
+        named = eyes["patient_id"].where(eyes["patient_id"].notna(), eyes["eye_id"])
+        return _attrs(eyes.assign(patient_id=named), linkage="given")
     if not {"age_y", "wtw_mm", "cct_um"} <= set(eyes.columns):
         return _attrs(eyes.assign(patient_id=eyes["eye_id"]), linkage="none")
     first = eyes.drop_duplicates("eye_id")
@@ -96,20 +113,10 @@ def link_patients(eyes: pd.DataFrame) -> pd.DataFrame:
         if left not in taken: patient[right], taken = patient[left], taken | {right}
     return _attrs(eyes.assign(patient_id=eyes["eye_id"].map(patient)), linkage="inferred")
 
-
-def _fellows(eyes: pd.DataFrame) -> np.ndarray:
-    gap = eyes[["age_y", "wtw_mm", "cct_um"]].astype(float).diff().abs().to_numpy()[1:]
-    return (gap[:, 0] == 0) & (gap[:, 1] <= 0.3 + 1e-9) & (gap[:, 2] <= 20)
-
-
-def _attrs(eyes: pd.DataFrame, **facts) -> pd.DataFrame:
-    eyes.attrs = {**eyes.attrs, **facts}
-    return eyes
-
-# %% ../nbs/03_cohort.ipynb #c020
+# %% ../nbs/03_cohort.ipynb #c023
 def linkage_evidence(eyes: pd.DataFrame, seed: int = 0, shuffles: int = 200) -> dict:
     """Evidence for inferred patients: pairs found, pairs that shuffled rows give (mean), and the correlation between
-    fellow eyes of quantities that the rule does not use. Counts of eyes below 5 pairs raise NotEnoughData."""
+    fellow eyes of quantities that the rule does not use. Raises NotEnoughData below 5 pairs."""
     first = eyes.drop_duplicates("eye_id")
     rng = np.random.default_rng(seed)
     chance = np.mean([_fellows(first.iloc[rng.permutation(len(first))]).sum() for _ in range(shuffles)])
@@ -120,13 +127,13 @@ def linkage_evidence(eyes: pd.DataFrame, seed: int = 0, shuffles: int = 200) -> 
     a, b = (two[side == s].set_index("patient_id")[rest] for s in (0, 1))
     return dict(pairs=len(a), by_chance=float(chance), correlation={c: float(a[c].corr(b[c])) for c in rest})
 
-# %% ../nbs/03_cohort.ipynb #c022
+# %% ../nbs/03_cohort.ipynb #c027
 def read_eyes(path) -> pd.DataFrame:
     """Canonical eyes of a CSV or parquet file with patients linked (`link_patients`). Reasons of refused rows travel
     in `.attrs["quarantine"]`, counts in `.attrs["intake"]`. Raises InputError for a file that cannot be used."""
     return link_patients(read_table(path))
 
-# %% ../nbs/03_cohort.ipynb #c025
+# %% ../nbs/03_cohort.ipynb #c030
 def training_rules(eyes: pd.DataFrame, min_day: int = 28) -> dict[str, pd.Series]:
     "Reason -> rows that it excludes, in the order in which they are applied; only for columns that the table has."
     def column(name, rule): return rule(eyes[name]) if name in eyes else pd.Series(False, index=eyes.index)
@@ -137,13 +144,14 @@ def training_rules(eyes: pd.DataFrame, min_day: int = 28) -> dict[str, pd.Series
             "no vault yet": column("vault_um", pd.isna),
             f"vault before day {min_day}": column("vault_day", lambda c: c < min_day)}
 
-# %% ../nbs/03_cohort.ipynb #c028
+# %% ../nbs/03_cohort.ipynb #c033
 def training_eyes(eyes: pd.DataFrame, min_day: int = 28) -> pd.DataFrame:
     """The eyes that may train, tune or calibrate a model. `.attrs["flow"]` lists (step, eyes) from received to used;
     the numbers add up. Raises InputError when the table has no size or no vault."""
-    for name in {"size_mm", "vault_um"} - set(eyes.columns):
-        raise InputError(f"The table has no column `{name}`", field=name,
-                         remedy="a model learns from implanted sizes and achieved vaults")
+    for name in ("size_mm", "vault_um"):
+        if name not in eyes:
+            raise InputError(f"The table has no column `{name}`", field=name,
+                             remedy="add it: a model learns from implanted sizes and achieved vaults")
     if "record" not in eyes and "eye_id" in eyes: eyes = mark_records(eyes)
     left, flow = pd.Series(True, index=eyes.index), [dict(step="accepted", eyes=len(eyes))]
     for reason, rows in training_rules(eyes, min_day).items():

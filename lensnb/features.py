@@ -31,10 +31,13 @@ def feature(unit: str, needs: Iterable[str], version: int = 1):
     "Decorator: register a function frame -> column under its name. Raises InputError for a post-operative need."
     needs = tuple(needs)
     def register(f):
-        late = [n for n in needs if n in FIELDS and not FIELDS[n].preop]
-        if late:
-            raise InputError(f"The feature `{f.__name__}` needs `{late[0]}`, which is known only after surgery",
-                             field=late[0], remedy="use what was measured before surgery")
+        for n in needs:
+            if n not in FIELDS:
+                raise InputError(f"The feature `{f.__name__}` needs `{n}`, which is no column of the field table",
+                                 field=n, remedy="name a field; intake brings other headings into that form")
+            if not FIELDS[n].preop:
+                raise InputError(f"The feature `{f.__name__}` needs `{n}`, which is known only after surgery",
+                                 field=n, remedy="use what was measured before surgery")
         FEATURES[f.__name__] = Feature(f.__name__, unit, needs, version, f)
         return f
     return register
@@ -77,7 +80,9 @@ def feature_frame(eyes: pd.DataFrame, names: Iterable[str], size_mm: float | Non
     for name in names:
         if name not in FEATURES:
             raise InputError(f"There is no feature `{name}`", value=name, limit=", ".join(FEATURES))
-        for column in set(FEATURES[name].needs) - set(eyes.columns):
-            raise InputError(f"The feature `{name}` needs the column `{column}`, which the table lacks", field=column,
-                             remedy="add the column, or leave the feature out")
-    return pd.DataFrame({n: FEATURES[n].compute(eyes).astype(float) for n in names}, index=eyes.index)
+        for column in FEATURES[name].needs:
+            if column not in eyes:
+                raise InputError(f"The feature `{name}` needs the column `{column}`, which the table lacks",
+                                 field=column, remedy="add the column, or leave the feature out")
+    declared = {n: eyes[list(FEATURES[n].needs)] for n in names}
+    return pd.DataFrame({n: FEATURES[n].compute(declared[n]).astype(float) for n in names}, index=eyes.index)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from .schema import FIELDS, InputError, check_eyes, judge, on_grid
@@ -31,6 +32,7 @@ class Parsed:
 
 
 MISSING = {"", "na", "n/a", "nan", "nat", "none", "null", "-", "--", ".", "-9999", "-9999.0", "-9999.00", "<na>"}
+_MINUS = str.maketrans(dict.fromkeys("\u2212\u2013\u2014\uff0d\u2011", "-"))      # what typesetters make of a minus
 _NUMBER = re.compile(r"([+-]?)(\d+(?:[.,]\d+)?|[.,]\d+)(e[+-]?\d+)?\s*(\D*)", re.I)
 _UNITS = {"mm": ("mm",), "um": ("um", "µm", "μm"), "D": ("d", "dpt"), "deg": ("deg", "°"), "y": ("y",),
           "d": ("d", "days")}
@@ -38,12 +40,12 @@ _UNITS = {"mm": ("mm",), "um": ("um", "µm", "μm"), "D": ("d", "dpt"), "deg": (
 # %% ../nbs/01_intake.ipynb #c007
 def parse_number(text: str, unit: str) -> list[float]:
     "The numbers that `text` can mean in `unit`: none (unreadable), one, or two (a comma: decimal or thousands)."
-    m = _NUMBER.fullmatch(text.replace("−", "-").replace("—", "-").replace("－", "-"))
+    m = _NUMBER.fullmatch(text.translate(_MINUS))
     if not m or (m[4] and m[4].strip().lower() not in _UNITS.get(unit, ())): return []
     sign, digits, exponent = m[1], m[2], m[3] or ""
     readings = {digits.replace(",", ".")}
-    if re.fullmatch(r"\d{1,3},\d{3}", digits): readings.add(digits.replace(",", ""))
-    return sorted(float(sign + r + exponent) for r in readings)
+    if re.fullmatch(r"[1-9]\d{0,2},\d{3}", digits): readings.add(digits.replace(",", ""))
+    return sorted(float(sign + r + exponent) + 0.0 for r in readings)       # + 0.0: a zero has no sign
 
 # %% ../nbs/01_intake.ipynb #c010
 _SIDES = {"od": "OD", "r": "OD", "re": "OD", "right": "OD", "os": "OS", "l": "OS", "le": "OS", "left": "OS"}
@@ -52,7 +54,7 @@ _SIDES = {"od": "OD", "r": "OD", "re": "OD", "right": "OD", "os": "OS", "l": "OS
 def parse_cell(name: str, cell: str) -> Parsed:
     "Read one cell of field `name`; codes: ok, missing, soft, hard, choice, grid, unreadable, ambiguous, date."
     f, text = FIELDS[name], str(cell).strip()
-    if text.lower() in MISSING: return Parsed(None, "missing")
+    if text.translate(_MINUS).lower() in MISSING: return Parsed(None, "missing")
     if f.kind == "text": return Parsed(text)
     if f.kind == "date": return _parse_date(name, text)
     if f.kind == "choice" and not f.unit:
@@ -76,40 +78,58 @@ def _decide(name: str, readings: list[float]) -> Parsed:
                                     "millimetres.", round(value * 1000, 3))
     return Parsed(value if code in ("ok", "soft") else None, code, message, suggested)
 
+# %% ../nbs/01_intake.ipynb #c014
+_DATE = re.compile(r"([0-9]{4}-[0-9]{1,2}-[0-9]{1,2})([T ][0-9:.,]+ ?(Z|[+-][0-9:]+)?)?")
+_YEARS = (1990, 2099)
+
 
 def _parse_date(name: str, text: str) -> Parsed:
-    day = pd.to_datetime(text[:10], format="%Y-%m-%d", errors="coerce")
-    if not pd.isna(day): return Parsed(day)
-    return Parsed(None, "date", f"`{name}` must be written year-month-day, as 2026-10-31: day and month look alike.")
+    written = _DATE.fullmatch(text)
+    day = pd.to_datetime(written[1], format="%Y-%m-%d", errors="coerce") if written else pd.NaT
+    if pd.isna(day):
+        return Parsed(None, "date", f"`{name}` must be written year-month-day, as 2026-10-31: day and month look "
+                                    "alike.")
+    if not _YEARS[0] <= day.year <= _YEARS[1]:
+        return Parsed(None, "date", f"`{name}` must lie in the years {_YEARS[0]} to {_YEARS[1]}. Likely cause: an "
+                                    "empty cell counted as day 0, or a typing error.")
+    return Parsed(day)
 
-# %% ../nbs/01_intake.ipynb #c016
+# %% ../nbs/01_intake.ipynb #c018
 def read_cells(path) -> tuple[pd.DataFrame, list[dict]]:
     """Text cells of a CSV, semicolon, tab or parquet file, indexed by spreadsheet row, and the reasons of the rows
     whose number of cells is wrong. Raises InputError for a file that is missing, unreadable or empty."""
     path = Path(path)
     if not path.is_file(): raise InputError(f"There is no file `{path.name}`", value=path.name, remedy="check the path")
     if path.suffix.lower() in (".parquet", ".pq"): return _parquet_cells(path), []
-    text = _text(path)
-    rows = enumerate(csv.reader(io.StringIO(text, newline=""), delimiter=_separator(text)), 1)
-    lines = [(i, row) for i, row in rows if any(c.strip() for c in row)]
+    lines = [(i, row) for i, row in enumerate(_rows(_text(path), path.name), 1) if any(c.strip() for c in row)]
     if len(lines) < 2:
         raise InputError(f"`{path.name}` holds no rows", cause="an empty export", remedy="export it again")
     head = [c.strip() for c in lines[0][1]]
     good = [(i, r) for i, r in lines[1:] if len(r) == len(head)]
-    return (pd.DataFrame([r for _, r in good], columns=head, index=[i for i, _ in good], dtype=str),
-            [_torn(i, r, len(head)) for i, r in lines[1:] if len(r) != len(head)])
+    used = [j for j, name in enumerate(head) if name or any(r[j].strip() for _, r in good)]
+    cells = pd.DataFrame([r for _, r in good], columns=head, index=[i for i, _ in good], dtype=str)
+    return cells.iloc[:, used], [_torn(i, r, len(head)) for i, r in lines[1:] if len(r) != len(head)]
 
-# %% ../nbs/01_intake.ipynb #c018
+# %% ../nbs/01_intake.ipynb #c020
 def _text(path: Path) -> str:
-    try: return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as e:
-        raise InputError(f"`{path.name}` cannot be read as text", remedy="save it as CSV (UTF-8) or parquet",
-                         cause="a spreadsheet or a picture, or another encoding than UTF-8") from e
+    raw = path.read_bytes()
+    try: text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError: text = None
+    if text is not None and "\0" not in text: return text      # a zero byte: UTF-16 that passes for UTF-8
+    raise InputError(f"`{path.name}` cannot be read as text", remedy="save it as CSV (UTF-8) or parquet",
+                     cause="a spreadsheet or a picture, or another encoding than UTF-8")
 
 
-def _separator(text: str) -> str: return max(";\t,", key=text.split("\n", 1)[0].count)
+def _rows(text: str, name: str) -> list[list[str]]:
+    heading, rows = next((line for line in text.splitlines() if line.strip()), ""), []
+    separator = max(";\t,", key=heading.count)
+    try: rows.extend(csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True))
+    except csv.Error as e:
+        raise InputError(f"`{name}` cannot be cut into cells", row=len(rows) + 1, remedy="correct the row",
+                         cause="a quotation mark that is not closed, or that stands inside a cell") from e
+    return rows
 
-
+# %% ../nbs/01_intake.ipynb #c022
 def _torn(row: int, cells: list, expected: int) -> dict:
     return reason(row, "", "torn_row", "", f"The row has {len(cells)} cells, the heading {expected}. Likely cause: a "
                                            "decimal comma in a comma-separated file, or a cut line.")
@@ -120,24 +140,31 @@ def reason(row: int, column: str, code: str, value, message: str, severity: str 
     return dict(row=int(row), column=column, code=code, value=str(value), message=message, severity=severity,
                 suggested=suggested)
 
-# %% ../nbs/01_intake.ipynb #c020
+# %% ../nbs/01_intake.ipynb #c026
 def _parquet_cells(path: Path) -> pd.DataFrame:
-    try: frame = pd.read_parquet(path)
+    try:
+        frame = pd.read_parquet(path)
+        if frame.index.names != [None]: frame = frame.reset_index()
     except Exception as e:
         raise InputError(f"`{path.name}` cannot be read as parquet", cause="a cut or renamed file") from e
     if frame.empty:
         raise InputError(f"`{path.name}` holds no rows", cause="an empty export", remedy="export it again")
+    rows = range(2, len(frame) + 2)
+    return pd.DataFrame({str(c): [_cell(v) for v in frame[c].array] for c in frame}, index=rows, dtype=str)
 
-    def cell(v) -> str:
-        return "" if pd.isna(v) else repr(float(v)) if isinstance(v, (int, float)) else str(v)
-    return pd.DataFrame({c: [cell(v) for v in frame[c]] for c in frame}, index=range(2, len(frame) + 2), dtype=str)
 
-# %% ../nbs/01_intake.ipynb #c023
+def _cell(v) -> str:
+    if not pd.api.types.is_scalar(v): return str(v)      # a list or the like: no field is one
+    if pd.isna(v): return ""
+    whole = isinstance(v, (float, np.floating)) and float(v).is_integer()
+    return f"{v:.0f}" if whole else str(v)
+
+# %% ../nbs/01_intake.ipynb #c030
 PROFILES = {"icl-calc": {"age": "age_y", "iclSize": "size_mm", "iclSe": "icl_se_d", "acd": "acd_mm", "cct": "cct_um",
                          "ata": "ata_mm", "clr": "clr_um", "avePreOpAcaNasal": "aca_deg", "vault": "vault_um",
                          "wtw": "wtw_mm", "keratometry": "k_d"}}
 
-# %% ../nbs/01_intake.ipynb #c025
+# %% ../nbs/01_intake.ipynb #c032
 def name_columns(columns) -> tuple[dict[str, str], str, list[str]]:
     "Heading -> field, the deciding profile, and the ignored headings. Raises InputError for a doubtful heading."
     columns = list(columns)
@@ -158,9 +185,10 @@ def _refuse_lookalike(heading: str, named: dict) -> None:
     f = FIELDS[near[0]]
     raise InputError(f"The column `{heading}` is unknown", field=heading,
                      cause=f"`{f.name}` may be meant; units are part of the names",
-                     remedy=f"rename it to `{f.name}` if it holds {f.label} in {f.unit or 'that form'}, or remove it")
+                     remedy=f"rename it to `{f.name}` if it holds the {f.label}{f' in {f.unit}' if f.unit else ''}, "
+                            "or remove it")
 
-# %% ../nbs/01_intake.ipynb #c028
+# %% ../nbs/01_intake.ipynb #c035
 def _surprise(r):
     "Lens rise (um) minus what depth, angle distance and keratometry foretell (regression on the public cohort)."
     return r["clr_um"] - (-3003 - 571 * r["acd_mm"] + 269 * r["ata_mm"] + 38.9 * r["k_d"])
@@ -177,7 +205,7 @@ CROSS_CHECKS = {        # code: (needed columns, quantity, usual range, words)
                      "lens rise against depth, angle distance and keratometry (um)"),
 }
 
-# %% ../nbs/01_intake.ipynb #c030
+# %% ../nbs/01_intake.ipynb #c037
 def cross_check(values: pd.DataFrame) -> list[dict]:
     "Warnings for pairs of values that hardly belong to one eye, as reasons."
     found = []
@@ -189,15 +217,17 @@ def cross_check(values: pd.DataFrame) -> list[dict]:
             found.append(reason(row, needs[0], code, f"{v:.2f}", message, "warn"))
     return found
 
-# %% ../nbs/01_intake.ipynb #c033
-def row_check(values: pd.DataFrame) -> list[dict]:
-    "Blocking reasons of whole rows: exact copies, two versions of one surgery, dates in the wrong order."
+# %% ../nbs/01_intake.ipynb #c040
+def row_check(values: pd.DataFrame, refused=()) -> list[dict]:
+    """Blocking reasons of whole rows: exact copies (not of rows `refused` before), two versions of one surgery, dates
+    in the wrong order."""
     found, columns = [], set(values.columns)
     if {"eye_id", "vault_um"} & columns:
-        copies = values.duplicated(keep="first")
+        readable = values.drop(index=list(refused))
+        copies = readable.index[readable.duplicated(keep="first")]
         found += [reason(i, "", "copy", "", "The row repeats an earlier row in every value; the first is kept.")
-                  for i in values.index[copies]]
-        if {"eye_id", "surgery_date"} <= columns: found += _clashes(values[~copies])
+                  for i in copies]
+        if {"eye_id", "surgery_date"} <= columns: found += _clashes(values.drop(index=copies))
     if {"exam_date", "surgery_date"} <= columns:
         late = values.index[values["surgery_date"] < values["exam_date"]]
         found += [reason(i, "surgery_date", "order", values.at[i, "surgery_date"].date(),
@@ -211,7 +241,7 @@ def _clashes(values: pd.DataFrame) -> list[dict]:
     return [reason(i, "eye_id", "conflict", known.at[i, "eye_id"],
                    "Two rows of the same eye and surgery disagree; neither is used.") for i in twice]
 
-# %% ../nbs/01_intake.ipynb #c036
+# %% ../nbs/01_intake.ipynb #c043
 def parse_cells(cells: pd.DataFrame) -> tuple[pd.DataFrame, list[dict]]:
     "Values and reasons of a frame of text cells whose columns are field names."
     values, found = {}, []
@@ -223,7 +253,18 @@ def parse_cells(cells: pd.DataFrame) -> tuple[pd.DataFrame, list[dict]]:
         values[name] = pd.Series([p.value for p in parsed], index=cells.index, dtype=dtype)
     return pd.DataFrame(values), found
 
-# %% ../nbs/01_intake.ipynb #c038
+
+def _blocked(reasons: list[dict]) -> set[int]: return {r["row"] for r in reasons if r["severity"] == "block"}
+
+# %% ../nbs/01_intake.ipynb #c045
+def _with_ids(eyes: pd.DataFrame, stem: str) -> pd.DataFrame:
+    given = eyes["eye_id"] if "eye_id" in eyes else [None] * len(eyes)
+    names = [f"{stem}-{i:05d}" if pd.isna(e) else e for i, e in zip(eyes.index, given)]
+    if "eye_id" in eyes: return eyes.assign(eye_id=names)
+    eyes.insert(0, "eye_id", names)
+    return eyes
+
+# %% ../nbs/01_intake.ipynb #c048
 def read_table(path) -> pd.DataFrame:
     """Canonical rows of a table file. `.attrs["quarantine"]` holds the reasons, `.attrs["intake"]` the counts, the
     source's SHA-256, profile and ignored columns. Raises InputError where the file as a whole cannot be used."""
@@ -231,11 +272,10 @@ def read_table(path) -> pd.DataFrame:
     cells, torn = read_cells(path)
     names, profile, ignored = name_columns(cells.columns)
     values, found = parse_cells(cells[list(names)].rename(columns=names))
-    reasons = torn + found + row_check(values) + cross_check(values)
+    reasons = torn + found + row_check(values, _blocked(found)) + cross_check(values)
     reasons.sort(key=lambda r: (r["row"], r["column"], r["code"]))
-    blocked = {r["row"] for r in reasons if r["severity"] == "block"}
-    eyes = check_eyes(values.drop(index=[i for i in values.index if i in blocked]))
-    if "eye_id" not in eyes: eyes.insert(0, "eye_id", [f"{path.stem}-{i:05d}" for i in eyes.index])
+    blocked = _blocked(reasons)
+    eyes = _with_ids(check_eyes(values.drop(index=[i for i in values.index if i in blocked])), path.stem)
     counts = dict(received=len(cells) + len(torn), accepted=len(eyes), quarantined=len(blocked),
                   warned=len({r["row"] for r in reasons} - blocked))
     eyes = eyes.reset_index(drop=True)
@@ -244,7 +284,7 @@ def read_table(path) -> pd.DataFrame:
     eyes.attrs = {"quarantine": reasons, "intake": facts}
     return eyes
 
-# %% ../nbs/01_intake.ipynb #c040
+# %% ../nbs/01_intake.ipynb #c050
 _REASON_COLUMNS = ["row", "column", "code", "value", "message", "severity", "suggested"]
 
 

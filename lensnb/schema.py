@@ -154,8 +154,7 @@ def suggest(name: str, value: float) -> float | None:
 
 # %% ../nbs/00_schema.ipynb #c032
 def on_grid(name: str, value: float) -> bool:
-    """False where a value is far finer than any device prints it (a tenth of the field's resolution);
-    only for fields printed as whole numbers, where a fraction betrays another unit."""
+    """False where a field that devices print in whole numbers has a fraction: it betrays another unit."""
     f = FIELDS[name]
     return f.resolution is None or f.resolution < 1 or abs(value - round(value)) < 1e-9
 
@@ -170,6 +169,18 @@ def frame_schema(columns):
     return pa.DataFrameSchema({c: column(FIELDS[c]) for c in columns if c in FIELDS})
 
 # %% ../nbs/00_schema.ipynb #c037
+def _dates(eyes: pd.DataFrame) -> pd.DataFrame:
+    for name in [c for c in eyes.columns if c in FIELDS and FIELDS[c].kind == "date" and eyes[c].dtype.kind != "M"]:
+        days = pd.to_datetime(eyes[name].astype("object"), format="ISO8601", errors="coerce")
+        bad = eyes.index[(days.isna() & eyes[name].notna()).to_numpy()]
+        if len(bad):
+            value = eyes.loc[bad[0], name]
+            raise InputError(f"`{name}` must be a date written year-month-day, as 2026-10-31", field=name, row=bad[0],
+                             value=value, remedy="day and month look alike: say at the source which is which")
+        eyes = eyes.assign(**{name: days})
+    return eyes
+
+# %% ../nbs/00_schema.ipynb #c040
 def check_eyes(eyes: pd.DataFrame, need=()) -> pd.DataFrame:
     """The frame with types coerced to the contract. Raises InputError for a missing column of `need` or the first value
     that breaks the contract, naming field, row label, value and how many more there are."""
@@ -178,17 +189,18 @@ def check_eyes(eyes: pd.DataFrame, need=()) -> pd.DataFrame:
             raise InputError(f"The table has no column `{name}`", field=name, cause=_near(name, eyes.columns),
                              remedy=f"add `{name}` ({FIELDS[name].label}, {FIELDS[name].unit or FIELDS[name].kind})")
     import pandera.errors
-    try: return frame_schema(eyes.columns).validate(eyes, lazy=True)
+    try: return frame_schema(eyes.columns).validate(_dates(eyes), lazy=True)
     except pandera.errors.SchemaErrors as e: bad = e.failure_cases.drop_duplicates(["column", "index"])
     raise _first(bad)
 
 
 def _first(bad: pd.DataFrame) -> InputError:
     f, row, value = FIELDS[str(bad["column"].iloc[0])], bad["index"].iloc[0], bad["failure_case"].iloc[0]
-    more = f" ({len(bad) - 1} more values of this table break the contract)" if len(bad) > 1 else ""
-    allowed = _span(f.hard or f.choices) or f.kind
-    return InputError(f"`{f.name}` must be {allowed}{more}", field=f.name, row=row, value=value,
-                       unit=f.unit, cause=f.cause,
+    more = f" (one of {len(bad)} values in this table that break the contract)" if len(bad) > 1 else ""
+    allowed = _span(f.hard or f.choices) or f"a {f.kind}"
+    allowed = f"lie in {allowed}" if f.hard else f"be one of {allowed}" if f.choices else f"be {allowed}"
+    return InputError(f"`{f.name}` must {allowed}{more}", field=f.name, row=row, value=value,
+                      unit=f.unit, cause=f.cause,
                       remedy="correct it at its source, or read the file with `lensnb.read_eyes`")
 
 

@@ -18,7 +18,7 @@ _RAMP = ("#a3cfe0", "#5f9fc4", "#2c6a9b", "#12304f")      # light to dark, one h
 
 def size_colors(sizes: Sequence[float] = SIZES_MM) -> dict[float, str]:
     "Size in mm -> hex colour, light to dark in the order of the sizes."
-    if len(sizes) == len(_RAMP): return dict(zip(sorted(sizes), _RAMP))
+    if set(sizes) <= set(SIZES_MM): return {s: _RAMP[SIZES_MM.index(s)] for s in sorted(sizes)}
     from matplotlib.colors import LinearSegmentedColormap, to_hex
     ramp = LinearSegmentedColormap.from_list("sizes", _RAMP)
     return {s: to_hex(ramp(i / max(len(sizes) - 1, 1))) for i, s in enumerate(sorted(sizes))}

@@ -47,3 +47,21 @@ def test_the_size_in_question_replaces_the_size_implanted(eyes):
     asked = feature_frame(eyes, ["size_mm", "compression_mm", "ata_mm"], size_mm=13.7)
     assert (asked["size_mm"] == 13.7).all()
     np.testing.assert_allclose(asked["compression_mm"], 13.7 - eyes["ata_mm"])
+
+
+def peek_um(eyes):
+    return eyes["vault_um"] / 2
+
+
+def test_a_feature_sees_only_what_it_declared(eyes, monkeypatch):
+    with pytest.raises(InputError, match="no column of the field table"):
+        feature("um", ["vault"])(peek_um)
+    monkeypatch.setitem(FEATURES, "peek_um", None)  # put back afterwards
+    feature("um", ["ata_mm"])(peek_um)
+    with pytest.raises(KeyError, match="vault_um"):
+        feature_frame(eyes, ["peek_um"])
+
+
+def test_the_first_missing_column_is_the_one_told(eyes):
+    with pytest.raises(InputError, match="needs the column `size_mm`"):
+        feature_frame(eyes.drop(columns=["size_mm", "ata_mm"]), ["compression_mm"])
