@@ -46,7 +46,7 @@ readme: $(READY)  ## README.md and docs/readme_*.png from the outputs of nbs/ind
 	$(PY) tools/notebooks.py readme
 
 constraints:      ## pin every dependency anew in constraints.txt (needs uv)
-	uv pip compile setup.py --extra lab --extra dev --universal --python-version 3.11 --upgrade \
+	uv pip compile setup.py --extra lab --extra ocr --extra dicom --extra dev --universal --python-version 3.11 --upgrade \
 	    --no-header --no-annotate --quiet --output-file constraints.txt
 
 clean:            ## remove .venv, caches and build leftovers; reports stay
@@ -71,9 +71,9 @@ $(READY): settings.ini setup.py constraints.txt
 	echo "Setting up .venv with $(if $(UV),uv,pip) ($$("$$python" --version)), once; this takes a minute or more."; \
 	if [ -n "$(UV)" ]; then \
 	    [ -x $(PY) ] || uv venv --quiet --allow-existing --python "$$(command -v "$$python")" .venv; \
-	    uv pip install --python $(PY) --constraint constraints.txt --editable '.[lab,dev]'; \
+	    uv pip install --python $(PY) --constraint constraints.txt --editable '.[lab,ocr,dicom,dev]'; \
 	else \
 	    [ -x $(PY) ] && $(PY) -m pip --version >/dev/null 2>&1 || "$$python" -m venv .venv; \
-	    $(PY) -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[lab,dev]'; \
+	    $(PY) -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[lab,ocr,dicom,dev]'; \
 	fi; \
 	touch $(READY)

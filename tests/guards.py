@@ -170,7 +170,7 @@ def names_match(root: Path) -> list[str]:
     """A notebook 12_word.ipynb exports to the module `word`, and to nothing else."""
     faults = []
     for path in notebooks(root):
-        nb, word = read(path), re.sub(r"^\d+_", "", path.stem)
+        nb, word = read(path), re.sub(r"^\d+[a-z]?_", "", path.stem)
         module = module_of(nb)
         if module not in (None, word):
             faults.append(f"{rel(path, root)}: exports to `{module}`; its name says `{word}`")
@@ -373,7 +373,7 @@ def public_names(root: Path) -> dict[str, str]:
 
 def flow(root: Path) -> list[str]:
     """A notebook imports only from notebooks with a lower number; one that exports names the module it needs."""
-    rank = {re.sub(r"^\d+_", "", p.stem): p.stem for p in notebooks(root) if p.stem[0].isdigit()}
+    rank = {re.sub(r"^\d+[a-z]?_", "", p.stem): p.stem for p in notebooks(root) if p.stem[0].isdigit()}
     home, faults = public_names(root), []
     for path in notebooks(root):
         nb = read(path)
