@@ -39,14 +39,22 @@ def local_badajoz() -> Path | None:
     if folder and not found:
         raise InputError(f"`LENSNB_DATA_DIR` holds none of {', '.join(_LOCAL_NAMES)}", value=folder,
                          remedy="put the file there, or unset the variable to use the pinned download")
+    if found and not folder: _check_hash(found[0])
     return found[0] if found else None
+
+
+def _check_hash(path: Path, expected: str = BADAJOZ.sha256) -> None:
+    import pooch
+    if pooch.file_hash(str(path)) == expected: return
+    raise InputError(f"The cached cohort `{path.name}` is not the pinned file", limit=f"SHA-256 {expected}",
+                     cause="a damaged or replaced copy", remedy="`lensnb.fetch_badajoz()` fetches it anew")
 
 
 def _cache() -> Path:
     import pooch
     return Path(pooch.os_cache("lensnb"))
 
-# %% ../nbs/03_cohort.ipynb #c009
+# %% ../nbs/03_cohort.ipynb #c010
 def fetch_badajoz(source: Source = BADAJOZ, cache=None, progress: bool = True) -> Path:
     """Path of the cohort's file, downloaded once (with a progress bar) and checked against its SHA-256.
     Raises InputError when the network cannot be reached or the bytes are not the pinned ones."""
@@ -66,7 +74,7 @@ def fetch_badajoz(source: Source = BADAJOZ, cache=None, progress: bool = True) -
                          limit=f"SHA-256 {source.sha256}", remedy="do not use it; report it",
                          cause="the file was changed, or the network replaced it by a page of its own") from e
 
-# %% ../nbs/03_cohort.ipynb #c014
+# %% ../nbs/03_cohort.ipynb #c015
 _SAME_EYE = ["age_y", "acd_mm", "ata_mm", "wtw_mm", "k_d"]
 
 
@@ -84,7 +92,7 @@ def mark_records(eyes: pd.DataFrame) -> pd.DataFrame:
     eyes["record"] = np.where(sizes > 1, "exchange", np.where(again, "repeat", "eye"))
     return eyes
 
-# %% ../nbs/03_cohort.ipynb #c017
+# %% ../nbs/03_cohort.ipynb #c018
 def _fellows(eyes: pd.DataFrame) -> np.ndarray:
     gap = eyes[["age_y", "wtw_mm", "cct_um"]].astype(float).diff().abs().to_numpy()[1:]
     alike = (gap[:, 0] == 0) & (gap[:, 1] <= 0.3 + 1e-9) & (gap[:, 2] <= 20)
@@ -96,7 +104,7 @@ def _attrs(eyes: pd.DataFrame, **facts) -> pd.DataFrame:
     eyes.attrs = {**eyes.attrs, **facts}
     return eyes
 
-# %% ../nbs/03_cohort.ipynb #c019
+# %% ../nbs/03_cohort.ipynb #c020
 def link_patients(eyes: pd.DataFrame) -> pd.DataFrame:
     """The frame with `patient_id` inferred where the source names no patients (needs age_y, wtw_mm, cct_um), and
     `.attrs["linkage"]` = "given" or "inferred". Without those columns every eye is its own patient ("none")."""
@@ -113,7 +121,7 @@ def link_patients(eyes: pd.DataFrame) -> pd.DataFrame:
         if left not in taken: patient[right], taken = patient[left], taken | {right}
     return _attrs(eyes.assign(patient_id=eyes["eye_id"].map(patient)), linkage="inferred")
 
-# %% ../nbs/03_cohort.ipynb #c023
+# %% ../nbs/03_cohort.ipynb #c024
 def linkage_evidence(eyes: pd.DataFrame, seed: int = 0, shuffles: int = 200) -> dict:
     """Evidence for inferred patients: pairs found, pairs that shuffled rows give (mean), and the correlation between
     fellow eyes of quantities that the rule does not use. Raises NotEnoughData below 5 pairs."""
@@ -127,13 +135,13 @@ def linkage_evidence(eyes: pd.DataFrame, seed: int = 0, shuffles: int = 200) -> 
     a, b = (two[side == s].set_index("patient_id")[rest] for s in (0, 1))
     return dict(pairs=len(a), by_chance=float(chance), correlation={c: float(a[c].corr(b[c])) for c in rest})
 
-# %% ../nbs/03_cohort.ipynb #c027
+# %% ../nbs/03_cohort.ipynb #c028
 def read_eyes(path) -> pd.DataFrame:
     """Canonical eyes of a CSV or parquet file with patients linked (`link_patients`). Reasons of refused rows travel
     in `.attrs["quarantine"]`, counts in `.attrs["intake"]`. Raises InputError for a file that cannot be used."""
     return link_patients(read_table(path))
 
-# %% ../nbs/03_cohort.ipynb #c030
+# %% ../nbs/03_cohort.ipynb #c031
 def training_rules(eyes: pd.DataFrame, min_day: int = 28) -> dict[str, pd.Series]:
     "Reason -> rows that it excludes, in the order in which they are applied; only for columns that the table has."
     def column(name, rule): return rule(eyes[name]) if name in eyes else pd.Series(False, index=eyes.index)
@@ -144,7 +152,7 @@ def training_rules(eyes: pd.DataFrame, min_day: int = 28) -> dict[str, pd.Series
             "no vault yet": column("vault_um", pd.isna),
             f"vault before day {min_day}": column("vault_day", lambda c: c < min_day)}
 
-# %% ../nbs/03_cohort.ipynb #c033
+# %% ../nbs/03_cohort.ipynb #c034
 def training_eyes(eyes: pd.DataFrame, min_day: int = 28) -> pd.DataFrame:
     """The eyes that may train, tune or calibrate a model. `.attrs["flow"]` lists (step, eyes) from received to used;
     the numbers add up. Raises InputError when the table has no size or no vault."""

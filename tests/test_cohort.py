@@ -120,3 +120,14 @@ def test_out_of_sample_errors_and_intervals_on_the_real_eyes_are_where_they_shou
         known["achieved_um"], known["lower_90"], known["upper_90"], by=known["size_mm"], groups=known["patient_id"]
     )
     assert table["holds"].all(), "each size's Wilson interval holds 90 %"
+
+
+def test_a_cached_cohort_is_asked_for_its_hash_each_time(tmp_path, monkeypatch):
+    import lensnb.cohort as cohort
+
+    monkeypatch.delenv("LENSNB_DATA_DIR", raising=False)
+    monkeypatch.setattr(cohort, "_cache", lambda: tmp_path)
+    assert cohort.local_badajoz() is None
+    (tmp_path / "icl_eyes.csv").write_text("age;iclSize\n31;13.2\n")
+    with pytest.raises(InputError, match="not the pinned file"):
+        cohort.local_badajoz()
