@@ -20,12 +20,14 @@ import numpy as np
 import pandas as pd
 
 from .bounds import VAULT_LADDER, bound_probabilities, carry_limits
+from .checks import applicability
 from .cohort import training_eyes
-from .features import FEATURES, available, feature_frame
+from .features import FEATURES, available, check_fingerprint, fingerprint
 from .gam import SizingGAM, spec_for
 from .intervals import MIN_PATIENTS, CrossConformal
 from .overlap import SupportEstimator
 from .schema import FIELDS, OUTCOME_RANGE_UM, SIZES_MM, ZONE_UM, InputError, NotEnoughData, check_eyes
+from .store import serve
 
 # %% ../nbs/30_sizing.ipynb #c006
 DRIVERS = ("wtw_mm", "acd_mm", "ata_mm", "sts_h_mm")
@@ -165,11 +167,11 @@ def fit_parts(eyes: pd.DataFrame, config: Config = Config(), spec: dict | None =
 
 def learn(used: pd.DataFrame, config: Config, spec: dict, drivers: list) -> Parts:
     "The three pieces, from eyes without gaps."
-    X, y = feature_frame(used, spec), used["vault_um"].to_numpy(float)
+    X, y = serve(used, spec), used["vault_um"].to_numpy(float)
     size, patient = used["size_mm"].to_numpy(float), used["patient_id"].to_numpy()
     gam = SizingGAM(spec).fit(X, y)                              # first: it knows when there are too few eyes
     conformal = CrossConformal(lambda: SizingGAM(spec), config.n_splits, config.seed, OUTCOME_RANGE_UM)
-    support = SupportEstimator(config.sizes, seed=config.seed).fit(used[drivers], size, groups=patient)
+    support = SupportEstimator(config.sizes, seed=config.seed).fit(serve(used, drivers), size, groups=patient)
     training = dict(eyes=len(used), patients=len(set(patient)), vault_mean_um=float(y.mean()),
                     vault_sd_um=float(y.std(ddof=1)), flow=used.attrs["flow"])
     return Parts(config, spec, drivers, gam, conformal.fit(X, y, by=size, groups=patient), support, training)
@@ -181,10 +183,7 @@ def refusals(parts: Parts, eyes: pd.DataFrame) -> pd.Series:
     for name in parts.columns:
         lacks = eyes[name].isna() if name in eyes else pd.Series(True, index=eyes.index)
         why = why.mask(lacks & (why == ""), f"{FIELDS[name].label} (`{name}`) is missing")
-    if "orientation" in eyes:
-        vertical = (eyes["orientation"] == "vertical") & (why == "")
-        why = why.mask(vertical, "vertical fixation: the model was fitted on horizontally fixed lenses")
-    return why
+    return why.where(why != "", applicability(eyes))
 
 # %% ../nbs/30_sizing.ipynb #c031
 @dataclass(frozen=True)
@@ -200,7 +199,7 @@ class Grid:
 # %% ../nbs/30_sizing.ipynb #c033
 def make_grid(parts: Parts, eyes: pd.DataFrame) -> Grid:
     "What is known about every eye (index without repeats) at every size."
-    X = {s: feature_frame(eyes, parts.features, size_mm=s) for s in parts.sizes}
+    X = {s: serve(eyes, parts.features, size_mm=s) for s in parts.sizes}
     near, n_similar, why = _near(parts, eyes)
     enough = parts.conformal.patients(np.array(parts.sizes)) >= MIN_PATIENTS
     outside = [parts.gam.outside_range(X[s]).drop(columns="size_mm").any(axis=1) for s in parts.sizes]
@@ -212,7 +211,7 @@ def make_grid(parts: Parts, eyes: pd.DataFrame) -> Grid:
 def _near(parts: Parts, eyes: pd.DataFrame) -> list[np.ndarray]:
     "Arrays eyes x sizes: whether eyes like this received the size, how many, and why not."
     words = {d: FIELDS[d].label for d in parts.drivers}
-    table = parts.support.predict(eyes[parts.drivers], names=words, noun="patient")
+    table = parts.support.predict(serve(eyes, parts.drivers), names=words, noun="patient")
     columns = (table["status"] == "supported", table["n_similar"], table["reason"])
     return [c.to_numpy().reshape(len(eyes), len(parts.sizes)) for c in columns]
 
@@ -387,7 +386,7 @@ def explain(parts: Parts, eyes: pd.DataFrame, size_mm: float | None = None):
     why = refusals(parts, eyes)
     if (why != "").any():
         raise InputError("An eye cannot be explained", row=why[why != ""].index[0], cause=why[why != ""].iloc[0])
-    return shapley(parts.gam, feature_frame(eyes, parts.features, size_mm=size_mm))
+    return shapley(parts.gam, serve(eyes, parts.features, size_mm=size_mm))
 
 # %% ../nbs/30_sizing.ipynb #c069
 FORMAT = "lensnb sizing model 1"
@@ -404,7 +403,7 @@ def save(parts: Parts, path) -> Path:
     path = Path(path)
     if path.is_dir(): raise InputError(f"`{path.name}` is a folder, a model is a file", remedy="name a file")
     content = dict(format=FORMAT, package=version("lensnb"), config=asdict(parts.config), spec=parts.spec,
-                   drivers=parts.drivers, training=parts.training, gam=parts.gam.to_dict(),
+                   drivers=parts.drivers, definitions=fingerprint([*parts.spec, *parts.drivers]), training=parts.training, gam=parts.gam.to_dict(),
                    conformal=parts.conformal.to_dict(), support=parts.support.to_dict())
     content = json.loads(json.dumps(content))                  # what a reader will get back: tuples become lists
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -420,6 +419,7 @@ def load(path) -> Parts:
     if content.pop("sha256", None) != seal(content):
         raise InputError(f"`{Path(path).name}` was changed after it was written",
                          remedy="fit the model again, or restore the original file")
+    check_fingerprint(content["definitions"])
     config = Config(**{k: tuple(v) if isinstance(v, list) else v for k, v in content["config"].items()})
     pieces = (SizingGAM.from_dict(content["gam"]), CrossConformal.from_dict(content["conformal"], SizingGAM.from_dict),
               SupportEstimator.from_dict(content["support"]))
