@@ -11,12 +11,12 @@ OUT   := reports
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup report test lab export templates notebooks readme constraints clean
+.PHONY: help setup report test test-feast lab export templates notebooks readme constraints clean
 
 help:             ## list these targets
 	@echo "lensnb: which ICL size, and how far that can be trusted"
 	@echo
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
 	@echo
 	@echo "  make report DATA=eyes.csv MONTH=2026-10    your own eyes, one month, into reports/"
 	@echo "                                             (also CLINIC=name and OUT=folder)"
@@ -29,6 +29,10 @@ report: $(READY)  ## the monthly report of every synthetic clinic, and the netwo
 
 test: $(READY)    ## all tests: the library, the notebooks, and that both are the same
 	$(PY) -m pytest
+
+test-feast:       ## the same features through Feast (own environment .venv-feast; Redis when it is installed)
+	@UV="$(UV)" PYTHON="$(PYTHON)" tools/feast_env.sh
+	.venv-feast/bin/python -m pytest tests/with_feast
 
 lab: $(READY)     ## open JupyterLab on the notebooks
 	$(PY) -m jupyterlab nbs
@@ -50,7 +54,7 @@ constraints:      ## pin every dependency anew in constraints.txt (needs uv)
 	    --no-header --no-annotate --quiet --output-file constraints.txt
 
 clean:            ## remove .venv, caches and build leftovers; reports stay
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf .venv .venv-feast build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	find . -name .ipynb_checkpoints -type d -prune -exec rm -rf {} +
 

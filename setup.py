@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 cfg = ConfigParser(delimiters=["="])
 cfg.read(Path(__file__).with_name("settings.ini"), encoding="utf-8")
 cfg = cfg["DEFAULT"]
-extras = {name: cfg[f"{name}_requirements"].split() for name in ("lab", "ocr", "dicom", "dev")}
+extras = {name: cfg[f"{name}_requirements"].split() for name in ("lab", "ocr", "dicom", "dev", "feast")}
 
 setup(
     name=cfg["lib_name"], version=cfg["version"], description=cfg["description"], keywords=cfg["keywords"],

@@ -41,10 +41,10 @@ def main() -> None:
     parser.add_argument("--eyes", type=int, default=1000)
     parser.add_argument("--calls", type=int, default=2000, help="calls of each, in turns of 100")
     args = parser.parse_args()
-    warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as place:
         store = eventful_store(Path(place) / "eyes", args.eyes)
         remote = FeastSource(Path(place) / "feast")
+        warnings.simplefilter("ignore")  # Feast, when it is imported, turns the warnings of its parts on
         fed = seconds(lambda: remote.publish(store))
         both = (("lensnb", store), ("Feast", remote))
         kept = {name: seconds(lambda s=source: s.materialize(AS_OF)) for name, source in both}

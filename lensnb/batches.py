@@ -70,17 +70,19 @@ _FACTS = ("source", "sha256", "profile", "encoding", "received", "accepted", "qu
 
 
 def facts_of(eyes: pd.DataFrame, meta: dict) -> dict:
-    "What the manifest says about the source: intake's facts of `eyes`, overlaid by `meta`; a table of memory is hashed."
+    "What the manifest says of the source: intake's facts of `eyes`, overlaid by `meta`; a table of memory is hashed."
     given = {**eyes.attrs.get("intake", {}), **meta}
     facts = dict(profile="memory", parser=f"lensnb {version('lensnb')}", clinic=None, accepted=len(eyes), quarantined=0)
     facts |= {k: given[k] for k in _FACTS if given.get(k) is not None}
-    if facts["clinic"] is None and "clinic_id" in eyes: facts["clinic"] = "+".join(sorted(eyes["clinic_id"].dropna().unique()))
+    if facts["clinic"] is None and "clinic_id" in eyes:
+        facts["clinic"] = "+".join(sorted(eyes["clinic_id"].dropna().unique()))
     if "sha256" not in facts: facts["sha256"] = _hash_of_rows(eyes)
     facts.setdefault("source", f"source-{facts['sha256'][:8]}")
     facts.setdefault("received", facts["accepted"] + facts["quarantined"])
     if facts["accepted"] != len(eyes) or facts["received"] != facts["accepted"] + facts["quarantined"]:
-        raise InputError("Rows were lost: received is not accepted + quarantined", limit=f"{len(eyes)} rows in the table",
+        raise InputError("Rows were lost: received is not accepted + quarantined",
                          value=f"{facts['received']} = {facts['accepted']} + {facts['quarantined']}",
+                         limit=f"{len(eyes)} rows in the table",
                          cause="rows were dropped after intake", remedy="add the table as intake returned it")
     return facts
 
@@ -181,8 +183,8 @@ def _damaged(path: Path, name: str, why: str):
 
 # %% ../nbs/04b_batches.ipynb #c026
 def write_batch(folder, eyes: pd.DataFrame, meta: dict, now) -> Batch:
-    """Keep `eyes` (accepted rows with intake's attributes) as a batch under `folder`/batches, known from the moment `now`
-    (UTC). `meta` overlays intake's facts. A batch of the same id is left alone. InputError when the disk is full."""
+    """Keep `eyes` (accepted rows with intake's attributes) as a batch under `folder`/batches, known from the moment
+    `now` (UTC). `meta` overlays intake's facts. A batch of the same id is left alone. InputError on a full disk."""
     facts, home = facts_of(eyes, meta), Path(folder) / "batches"
     name = batch_id(facts)
     home.mkdir(parents=True, exist_ok=True)
@@ -220,7 +222,7 @@ def _text_table(records: list[dict]):
 # %% ../nbs/04b_batches.ipynb #c030
 def _found(path: Path, eyes: pd.DataFrame) -> Batch:
     batch = Batch(path.name, path, verify(path))
-    if "eye_id" in eyes and "rows" in eyes.attrs:
+    if "eye_id" in eyes and "rows" in eyes.attrs and not batch.manifest.get("anonymous"):
         old = read_rows(path).set_index("row")["eye_id"].to_dict()
         for row, eye in zip(eyes.attrs["rows"], eyes["eye_id"]):
             if old.get(int(row), eye) != eye:
@@ -254,7 +256,7 @@ def _number(text):
     try: return float(text)
     except (TypeError, ValueError): return text
 
-# %% ../nbs/04b_batches.ipynb #c034
+# %% ../nbs/04b_batches.ipynb #c035
 def all_batches(folder) -> list[Path]:
     "The folders of the complete batches of a store, in the order in which they were added."
     paths = [p for p in (Path(folder) / "batches").glob("[0-9a-f]*") if p.is_dir()]

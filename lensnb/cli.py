@@ -51,7 +51,7 @@ def _stored(path):
     click.echo(f"{Path(path).name}: {len(eyes)} eyes of a store", err=True)
     return eyes
 
-
+# %% ../nbs/72_cli.ipynb #c010
 def _quarantine(eyes, path: Path) -> int:
     "Write the reasons beside the result; exit code 3 when rows were quarantined."
     from lensnb.intake import write_quarantine
@@ -59,7 +59,7 @@ def _quarantine(eyes, path: Path) -> int:
     click.echo(f"The quarantined rows and their reasons: {write_quarantine(eyes, path)}", err=True)
     return 3
 
-# %% ../nbs/72_cli.ipynb #c011
+# %% ../nbs/72_cli.ipynb #c013
 @main.command()
 @click.argument("eyes", type=click.Path(path_type=Path))
 @click.option("--out", "-o", type=click.Path(path_type=Path), default="model.json", help="The file to write (JSON).")
@@ -77,7 +77,7 @@ def fit(eyes: Path, out: Path, seed: int, as_json: bool):
     click.echo(json.dumps(facts) if as_json else f"{out}: {told}")
     sys.exit(_quarantine(table, out.with_name(f"{out.stem}.quarantine.csv")))
 
-# %% ../nbs/72_cli.ipynb #c014
+# %% ../nbs/72_cli.ipynb #c016
 def _one_eye(pairs: str):
     "One eye written as `ata_mm=12.2, clr_um=100, ...`, as a table of one row."
     import csv, re, tempfile
@@ -95,7 +95,7 @@ def _one_eye(pairs: str):
     for name in eyes.attrs["intake"]["ignored"]: raise InputError(f"There is no field `{name}`", field=name)
     return eyes.assign(eye_id="eye")
 
-# %% ../nbs/72_cli.ipynb #c017
+# %% ../nbs/72_cli.ipynb #c019
 def _print_sizes(table, zone) -> None:
     "The answer for people: one block an eye, one line a size."
     n, lines = table["size_mm"].nunique(), []
@@ -114,7 +114,7 @@ def _size_lines(r) -> str:
     limits = f"{r.bound_lower:>5.0f} to {r.bound_upper:>4.0f}"
     return f"  {r.size_mm:>4g} mm  {vault:>6}  {limits}  {chance:>9}  {r.status:<11}  {r.answer}\n           {r.reason}"
 
-# %% ../nbs/72_cli.ipynb #c020
+# %% ../nbs/72_cli.ipynb #c022
 def _give(table, zone, out, as_json) -> None:
     "The answer to where it was asked for."
     from lensnb.page import plain
@@ -131,7 +131,7 @@ def _write_csv(table, out: Path) -> None:
     draft.replace(out)
     click.echo(f"{out}: {len(table)} rows", err=True)
 
-# %% ../nbs/72_cli.ipynb #c023
+# %% ../nbs/72_cli.ipynb #c025
 _zone = click.option("--zone", type=float, nargs=2, default=(250.0, 750.0), help="Target zone in um, limits included.")
 
 
@@ -151,7 +151,7 @@ def size(eyes, eye, model, zone, out, as_json):
     _give(fitted.predict_sizes(given, zone), zone, out, as_json)
     sys.exit(0 if eyes is None else _quarantine(given, Path(out or eyes.name).with_suffix(".quarantine.csv")))
 
-# %% ../nbs/72_cli.ipynb #c030
+# %% ../nbs/72_cli.ipynb #c032
 def _report_eyes(data):
     "The eyes of a table, or the synthetic clinics, marked as such."
     if data is not None: return _read(data)
@@ -161,7 +161,7 @@ def _report_eyes(data):
     eyes.attrs["synthetic"] = True
     return eyes
 
-# %% ../nbs/72_cli.ipynb #c033
+# %% ../nbs/72_cli.ipynb #c035
 def _tell_edition(edition, as_json: bool) -> int:
     "Say what was written and what was not; the exit code."
     good = {c: r for c, r in edition.pages.items() if c not in edition.failed}
@@ -181,7 +181,7 @@ def _tell_edition(edition, as_json: bool) -> int:
         click.echo(f"{edition.quarantined} rows were quarantined: {edition.folder / 'quarantine.csv'}", err=True)
     return 1 if edition.failed else 4 if edition.empty else 3 if edition.quarantined else 0
 
-# %% ../nbs/72_cli.ipynb #c036
+# %% ../nbs/72_cli.ipynb #c038
 @main.command()
 @click.option("--data", "-d", type=click.Path(path_type=Path), help="Table or store of eyes. Without it: the "
               "embedded synthetic clinics.")
@@ -201,7 +201,7 @@ def report(data, month, clinic, out, zone, seed, processes, as_json):
                             processes=processes, progress=progress)
     sys.exit(_tell_edition(edition, as_json))
 
-# %% ../nbs/72_cli.ipynb #c039
+# %% ../nbs/72_cli.ipynb #c041
 def _key(path: Path | None) -> bytes:
     "The clinic's key; made at its default place when there is none yet, with a sentence that says so."
     from lensnb.identity import load_key
@@ -217,26 +217,33 @@ def _now() -> str:
     from datetime import datetime, timezone
     return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%f")
 
-# %% ../nbs/72_cli.ipynb #c041
+# %% ../nbs/72_cli.ipynb #c043
 def _take(store, path: Path, read, now: str) -> dict:
     "Read one file into the store; its line of the summary."
     try: eyes = read(path)
     except InputError as e: return dict(file=path.name, state="refused", why=str(e))
     batch, facts = store.add(eyes, now), eyes.attrs["intake"]
-    if batch.new and eyes.attrs["quarantine"]: _lists(store.folder / "review" / batch.id, eyes)
-    counts = {name: facts.get(name, 0) for name in ("received", "accepted", "quarantined", "warned")}
-    state = "new" if batch.new else "known already"
-    return dict(file=path.name, state=state, batch=batch.id, profile=facts["profile"], **counts)
+    if batch.new and facts["quarantined"] > facts.get("reimported", 0): _lists(store.folder / "review" / batch.id, eyes)
+    known = facts.get("reimported", 0)
+    counts = dict(facts, known=known, quarantined=facts["quarantined"] - known)
+    state, counted = "new" if batch.new else "known already", {name: counts[name] for name in _COUNTS}
+    return dict(file=path.name, state=state, batch=batch.id, profile=facts["profile"], **counted)
+
+
+_COUNTS = ("received", "accepted", "quarantined", "known", "warned")
 
 
 def _lists(stem: Path, eyes) -> None:
-    "The refused rows as a page and as a table."
-    from lensnb.intake import write_quarantine
-    from lensnb.review import quarantine_page
-    quarantine_page(eyes, stem.with_suffix(".html"))
-    write_quarantine(eyes, stem.with_suffix(".csv"))
+    "The refused rows as a page and as a table, without those that were received before."
+    from lensnb.review import quarantine_csv, quarantine_page
+    shown, facts = eyes.copy(), eyes.attrs["intake"]
+    new = [r for r in eyes.attrs["quarantine"] if r["code"] != "reimport"]
+    counts = dict(facts, quarantined=facts["quarantined"] - facts.get("reimported", 0))
+    shown.attrs = {**eyes.attrs, "quarantine": new, "intake": counts}
+    quarantine_page(shown, stem.with_suffix(".html"))
+    quarantine_csv(shown, stem.with_suffix(".csv"))
 
-# %% ../nbs/72_cli.ipynb #c043
+# %% ../nbs/72_cli.ipynb #c045
 def _tell_intake(lines: list[dict], store, as_json: bool) -> int:
     "Say what became of the files; 2 when one was refused, 3 when rows were quarantined, else 0."
     held = sum(line.get("quarantined", 0) for line in lines)
@@ -244,19 +251,18 @@ def _tell_intake(lines: list[dict], store, as_json: bool) -> int:
     else: click.echo("\n".join(_intake_lines(lines)))
     for line in lines:
         if line["state"] == "refused": click.echo(f"Refused, {line['file']}: {line['why']}", err=True)
-    if held: click.echo(f"{held} rows wait in quarantine; the lists: {store.folder / 'review'}", err=True)
+    if held: click.echo(f"Waiting in quarantine: {held}; the lists: {store.folder / 'review'}", err=True)
     return 2 if any(line["state"] == "refused" for line in lines) else 3 if held else 0
 
 
 def _intake_lines(lines: list[dict]) -> list[str]:
-    names = ("received", "accepted", "quarantined", "warned")
     width = max(24, *(len(line["file"]) for line in lines))
-    head = f"{'file':<{width}}  {'state':<13}  " + "  ".join(f"{n:>11}" for n in names)
-    rows = [f"{line['file']:<{width}}  {line['state']:<13}  " + "  ".join(f"{line.get(n, '-'):>11}" for n in names)
+    head = f"{'file':<{width}}  {'state':<13}  " + "  ".join(f"{n:>11}" for n in _COUNTS)
+    rows = [f"{line['file']:<{width}}  {line['state']:<13}  " + "  ".join(f"{line.get(n, '-'):>11}" for n in _COUNTS)
             for line in lines]
     return [head, *rows]
 
-# %% ../nbs/72_cli.ipynb #c046
+# %% ../nbs/72_cli.ipynb #c048
 _store = click.option("--out", "-o", type=click.Path(path_type=Path), required=True, help="The store, a folder; made "
                       "when it does not exist.")
 _clinic = click.option("--clinic", default="clinic", help="Pseudonym of the clinic; part of every patient's pseudonym.")
@@ -271,7 +277,7 @@ def _bar(paths, words: str):
     from tqdm import tqdm
     return tqdm(paths, desc=words, unit="file", disable=not sys.stderr.isatty())
 
-# %% ../nbs/72_cli.ipynb #c047
+# %% ../nbs/72_cli.ipynb #c050
 @main.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @_store
@@ -289,11 +295,12 @@ def intake(files, out, clinic, key, profiles, sheet, received, as_json):
     known, secret, now = load_profiles(profiles), _key(key), received or _now()
     store = Store(out, create=True)
     def read(path):
-        return read_table(path, clinic=clinic, key=secret, profiles=known, sheet=sheet, known=store.eyes(), strict=True)
+        given = dict(clinic=clinic, key=secret, profiles=known, sheet=sheet, known=store.eyes(), today=now[:10])
+        return read_table(path, strict=True, **given)
     lines = [_take(store, path, read, now) for path in _bar(files, "intake")]
     sys.exit(_tell_intake(lines, store, as_json))
 
-# %% ../nbs/72_cli.ipynb #c050
+# %% ../nbs/72_cli.ipynb #c053
 @main.command()
 @click.argument("pages", nargs=-1, required=True, type=click.Path(path_type=Path))
 @_store
@@ -315,7 +322,7 @@ def ocr(pages, out, clinic, key, received, as_json):
     click.echo(f"Compare with the pictures: {review_page(eyes, out / 'printouts')}", err=True)
     sys.exit(_tell_intake([line], store, as_json))
 
-# %% ../nbs/72_cli.ipynb #c052
+# %% ../nbs/72_cli.ipynb #c055
 @main.group()
 def store(): """Look at a store, check it, make it ready for serving, let a quarantined row in."""
 
@@ -339,7 +346,7 @@ def show(folder, as_json):
     from lensnb.store import Store
     _tell(Store(folder).show(), as_json)
 
-# %% ../nbs/72_cli.ipynb #c055
+# %% ../nbs/72_cli.ipynb #c058
 @store.command()
 @_folder
 @_json
@@ -350,7 +357,7 @@ def verify(folder, as_json):
     _tell(table, as_json)
     sys.exit(0 if table["ok"].all() else 1)
 
-# %% ../nbs/72_cli.ipynb #c058
+# %% ../nbs/72_cli.ipynb #c061
 @store.command()
 @_folder
 @click.option("--as-of", help="What was known at this moment (UTC).  [default: now]", show_default=False)
@@ -359,10 +366,13 @@ def materialize(folder, as_of):
     from tqdm import tqdm
     from lensnb.store import Store
     with tqdm(desc="materialize", unit="eye", disable=not sys.stderr.isatty()) as bar:
-        count = Store(folder).materialize(as_of or _now(), progress=bar.update)
+        def show(done, total):
+            bar.total = total
+            bar.update(done - bar.n)
+        count = Store(folder).materialize(as_of or _now(), progress=show)
     click.echo(f"{folder}: {count} eyes ready for serving")
 
-# %% ../nbs/72_cli.ipynb #c061
+# %% ../nbs/72_cli.ipynb #c064
 @store.command()
 @_folder
 @click.argument("batch")

@@ -37,7 +37,7 @@ def file_kind(raw: bytes, name: str) -> str:
 # %% ../nbs/00d_files.ipynb #c008
 _MARKS = ((b"\xff\xfe\0\0", "utf-32"), (b"\0\0\xfe\xff", "utf-32"), (b"\xef\xbb\xbf", "utf-8-sig"),
           (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
-_SIGNS = set("°µμ±²³¹×÷·•…–—―‘’“”„€§º½¼¿¡«»®™′″㎛㎜㎟℃№→〜～") | {chr(i) for i in range(0xFF01, 0xFF5F)}
+_SIGNS = set("°µμ±²³¹×÷·•…–—―‘’“”„€§º½¼«»®™′″㎛㎜㎟℃№→〜～") | {chr(i) for i in range(0xFF01, 0xFF5F)}
 
 
 def _looks_western(text: str) -> bool:
@@ -87,6 +87,16 @@ def _damaged(raw: bytes, encoding: str, name: str) -> InputError:
                       cause=f"bytes that are not {encoding} in the middle of a file that is", remedy="export it again")
 
 # %% ../nbs/00d_files.ipynb #c015
+def _either(raw: bytes, text: str, name: str) -> str:
+    "The text, unless it looks like Korean of cp949 that happens to be valid UTF-8."
+    beyond = [c for c in text if c > "\x7f" and c not in _SIGNS]
+    in_words = re.search(r"[A-Za-z][^\x00-\x7f]|[^\x00-\x7f][A-Za-z]", text)
+    odd = beyond and max(beyond) < "\u0250" and (max(beyond) >= "\u0180" or not in_words or not _looks_western(text))
+    if not odd or not _decodes(raw, "cp949") or not _looks_korean(raw.decode("cp949")): return text
+    raise InputError(f"`{name}` can be read as UTF-8 and as Korean (cp949)", remedy="save it as CSV UTF-8 with a mark "
+                     "(UTF-8-BOM), or state `encoding`", cause="too few letters beyond ASCII to tell")
+
+# %% ../nbs/00d_files.ipynb #c018
 def decode(raw: bytes, name: str, encoding: str | None = None) -> tuple[str, str]:
     "Text of the bytes and its encoding; `encoding` states it, otherwise mark, UTF-8, cp949, cp1252 are tried."
     found = encoding or next((e for mark, e in _MARKS if raw.startswith(mark)), None)
@@ -95,7 +105,7 @@ def decode(raw: bytes, name: str, encoding: str | None = None) -> tuple[str, str
         found = "utf-16-le" if raw[1::2].count(0) > raw[::2].count(0) else "utf-16-be"
     if found and not _decodes(raw, found): raise _damaged(raw, found, name) if _known(found) else _unknown(found)
     if found: text = raw.decode(found).removeprefix("\ufeff")
-    elif _decodes(raw, "utf-8"): text, found = raw.decode("utf-8"), "utf-8"
+    elif _decodes(raw, "utf-8"): text, found = _either(raw, raw.decode("utf-8"), name), "utf-8"
     else: text, found = _legacy(raw, name)
     if m := re.search(r"[\x00-\x08\x0e-\x1f]", text := text.rstrip("\x1a\0 ")):
         raise InputError(f"`{name}` cannot be read as text", row=text.count("\n", 0, m.start()) + 1,
@@ -112,7 +122,7 @@ def _known(encoding: str) -> bool:
 def _unknown(encoding: str) -> InputError:
     return InputError("The encoding is unknown", value=encoding, limit="a name that Python knows, as utf-8 or cp949")
 
-# %% ../nbs/00d_files.ipynb #c020
+# %% ../nbs/00d_files.ipynb #c023
 _QUOTED = re.compile(r'"((?:[^"]++|"")*+)"')
 OPEN, WRONG = "open", "wrong"
 
@@ -135,7 +145,7 @@ def cut(line: str, separator: str):
         if at >= len(line): return cells
         at += 1
 
-# %% ../nbs/00d_files.ipynb #c023
+# %% ../nbs/00d_files.ipynb #c026
 _MAX_LINES = 40                  # lines of one cell
 _PREAMBLE = 60                   # rows among which a heading is looked for
 
@@ -156,7 +166,7 @@ def records(lines: list[str], separator: str, width: int | None = None):
 def _like_a_row(line: str, separator: str, width: int | None) -> bool:
     return width is not None and line.count(separator) >= width - 1
 
-# %% ../nbs/00d_files.ipynb #c026
+# %% ../nbs/00d_files.ipynb #c029
 def find_separator(heading: str, sample: list[str]) -> str:
     "The separator of a table, from its heading row and some rows below; a comma where there is only one column."
     def agreement(separator):
@@ -166,7 +176,7 @@ def find_separator(heading: str, sample: list[str]) -> str:
     candidates = [s for s in ";\t|," if s in heading]
     return max(candidates, key=agreement, default=",")
 
-# %% ../nbs/00d_files.ipynb #c029
+# %% ../nbs/00d_files.ipynb #c032
 def _text_rows(text: str, heading=None) -> tuple[list, str]:
     "Rows of a text, each (number, cells or a word), from the heading on, and the separator."
     lines = re.split(r"\r\n|\n|\r", text)
@@ -191,7 +201,7 @@ def _head(lines: list[str], start: int, separator: str) -> tuple:
         if cells != OPEN: return cells, end
     return cells, start + 1
 
-# %% ../nbs/00d_files.ipynb #c032
+# %% ../nbs/00d_files.ipynb #c035
 def _table(rows: list, name: str) -> tuple[pd.DataFrame, list[dict]]:
     rows = [(i, r) for i, r in rows if isinstance(r, str) or any(c.strip() for c in r)]
     if rows and isinstance(rows[0][1], str):
@@ -214,9 +224,10 @@ def _torn(row: int, cells, width: int) -> dict:
                                       "closed, or that stands inside a cell."
     return reason(row, "", "torn_row", "", what)
 
-# %% ../nbs/00d_files.ipynb #c035
+# %% ../nbs/00d_files.ipynb #c038
 def cell_text(v, digits: int = 17) -> str:
     "A stored value as text: numbers as they were typed, dates year first, nothing for nothing."
+    if isinstance(v, str): return v
     if not pd.api.types.is_scalar(v): return str(v)                       # a list or the like: no field is one
     if v is None or pd.isna(v): return ""
     if isinstance(v, (bool, np.bool_)): return str(v)
@@ -228,7 +239,7 @@ def cell_text(v, digits: int = 17) -> str:
         return f"{v:%Y-%m-%d}" if midnight else v.isoformat(" ")
     return v.isoformat() if isinstance(v, (datetime.date, datetime.time)) else str(v)
 
-# %% ../nbs/00d_files.ipynb #c038
+# %% ../nbs/00d_files.ipynb #c041
 def _sheet_rows(path: Path, sheet: str | None, heading=None) -> tuple[list, str]:
     import zipfile
     with zipfile.ZipFile(path) as z:
@@ -245,7 +256,7 @@ def _sheet_rows(path: Path, sheet: str | None, heading=None) -> tuple[list, str]
     if heading: start = next((k for k in filled[:_PREAMBLE] if heading([c for c in rows[k][1] if c])), start)
     return rows[start:], title
 
-# %% ../nbs/00d_files.ipynb #c040
+# %% ../nbs/00d_files.ipynb #c043
 def _grids(path: Path, data_only: bool) -> dict:
     "Sheet -> (visible, rows of text cells with the row number of the sheet)."
     import openpyxl
@@ -271,7 +282,7 @@ def _with_formulas(values: dict, formulas: dict) -> dict:
         return values[title][0], sorted(kept.items())
     return {title: both(title) for title in values}
 
-# %% ../nbs/00d_files.ipynb #c042
+# %% ../nbs/00d_files.ipynb #c045
 def _choose_sheet(sheets: dict, sheet: str | None, name: str) -> str:
     if sheet is not None and sheet not in sheets:
         raise InputError(f"`{name}` has no sheet of this name", value=sheet, limit=", ".join(sheets))
@@ -281,14 +292,14 @@ def _choose_sheet(sheets: dict, sheet: str | None, name: str) -> str:
                          remedy="say which: `sheet=...`", cause="several months or devices in one workbook")
     return sheet if sheet is not None else next(iter(full or sheets))
 
-# %% ../nbs/00d_files.ipynb #c046
+# %% ../nbs/00d_files.ipynb #c049
 def _parquet_rows(path: Path) -> list:
     frame = pd.read_parquet(path)
     if frame.index.names != [None]: frame = frame.reset_index()
     columns = [[cell_text(v) for v in frame.iloc[:, j].array] for j in range(frame.shape[1])]
     return [(1, [str(c) for c in frame.columns]), *enumerate(map(list, zip(*columns)), 2)]
 
-# %% ../nbs/00d_files.ipynb #c049
+# %% ../nbs/00d_files.ipynb #c052
 _SECTION = re.compile(r"\s*\[([^\[\]]+)\]\s*")
 _SCAN = re.compile(r"Test Data (OD|OS)\b.*")
 
@@ -308,7 +319,7 @@ def _sections(text: str) -> list[dict]:
 
 def _stray(line: int): raise InputError("A value stands before the first section", row=line, cause="a cut file")
 
-# %% ../nbs/00d_files.ipynb #c051
+# %% ../nbs/00d_files.ipynb #c054
 def _patients(sections: list[dict]) -> list[list[dict]]:
     "The sections of each patient together."
     groups = [[]]
@@ -332,7 +343,7 @@ def _scan_rows(group: list[dict]):
         if said not in (None, side): more.append(f"the section says {side}, its key `Eye` says {said}")
         yield s["row"], {"[side]": side, "[scan]": s["title"]} | shared | s["values"], faults + s["faults"] + more
 
-# %% ../nbs/00d_files.ipynb #c053
+# %% ../nbs/00d_files.ipynb #c056
 def _ini_cells(text: str, name: str) -> tuple[pd.DataFrame, list[dict]]:
     "One row for each scan of a file with sections, indexed by the line of its title."
     rows = [row for group in _patients(_sections(text)) for row in _scan_rows(group)]
@@ -346,7 +357,7 @@ def _ini_cells(text: str, name: str) -> tuple[pd.DataFrame, list[dict]]:
     return pd.DataFrame([[v.get(k, "") for k in keys] for _, v in good], columns=keys, index=[i for i, _ in good],
                         dtype=str), torn
 
-# %% ../nbs/00d_files.ipynb #c056
+# %% ../nbs/00d_files.ipynb #c059
 def _bytes(path: Path) -> bytes:
     if not path.is_file(): raise InputError(f"There is no file `{path.name}`", value=path.name, remedy="check the path")
     try:
@@ -366,7 +377,7 @@ def _stored_cells(path: Path, kind: str, sheet, heading) -> tuple:
                          remedy="save it again") from e
     return *_table(rows, path.name), dict(sheet=title) if title else {}
 
-# %% ../nbs/00d_files.ipynb #c058
+# %% ../nbs/00d_files.ipynb #c061
 def read_cells(path, sheet: str | None = None, *, heading=None, encoding: str | None = None) -> tuple:
     """(cells, torn): text cells of a CSV, TSV, xlsx, parquet or INI file, indexed by the file's own row number, and
     the reasons of rows that cannot be cut. `sheet` names the sheet of a workbook; `heading`, a question asked of the

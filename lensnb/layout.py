@@ -92,7 +92,8 @@ def pieces(word: Word) -> list[Piece]:
         if number is None: add(_kind(token), *m.span()); continue
         add("number", m.start(), m.end() - len(number[2] or ""))
         if number[2]: add("unit", m.end() - len(number[2]), m.end())
-    if len(found) > 1 and found[0].kind in ("number", "bad", "dash") and found[1].kind == "text" and found[1].text != "@":
+    kinds = [p.kind for p in found]
+    if kinds[1:2] == ["text"] and kinds[0] in ("number", "bad", "dash") and found[1].text != "@":
         found[0] = replace(found[0], kind="text")         # a stroke of Korean read as a digit
     if len(text) == 1 and text.isalpha() and not _UNIT.fullmatch(text): found = [replace(found[0], kind="bad")]
     return [replace(p, text=p.text.replace("- ", "-")) for p in found] or [Piece("text", "", *word.box[::2], word)]
@@ -216,10 +217,11 @@ def _middle(head: Heading) -> float: return (head.od.box[0] + head.od.box[2] + h
 
 
 def _twice(found: list[Segment]) -> bool:
-    "Whether a label stands twice on the page, level with itself or not, or one field under two labels."
+    "Whether a label stands twice in a row, known or not, or one field stands twice on the page."
     fields = [s.field for s in found if s.field and s.numbers]
-    level = [(plain(s.label), s.numbers[0].piece.word.middle, s.left) for s in found if s.numbers and len(plain(s.label)) > 1]
-    beside = any(a == b and abs(y - z) < 20 and x != w for i, (a, y, x) in enumerate(level) for b, z, w in level[i + 1:])
+    named = [(plain(s.label), s.numbers[0].piece.word, s.left) for s in found if s.numbers and len(plain(s.label)) > 1]
+    beside = any(a == b and abs(v.middle - w.middle) < 0.8 * w.height and x != z
+                 for i, (a, v, x) in enumerate(named) for b, w, z in named[i + 1:])
     return beside or len(set(fields)) < len(fields)
 
 # %% ../nbs/01d_layout.ipynb #c038

@@ -27,13 +27,14 @@ from .cells import parse_cell
 from .checks import cross_check
 from .identity import age_at, birth_day, eye_pseudonym, identifying, mask, pseudonym
 from .review import release
-from .layout import (EXTERNAL, NUMBER, UNIT_BEHIND, Number, Piece, Segment, assign, heading, match_label, pieces, plain,
-                           rows_of, segments, side_of, tidy)
-from .scans import Page, Word, page_count, read_cuts, read_page, read_picture
+from .layout import (EXTERNAL, NUMBER, UNIT_BEHIND, Number, Piece, Segment, assign, heading, match_label, pieces,
+                           plain, rows_of, segments, side_of, tidy)
+from .scans import Page, Word, page_count, read_cuts, read_page
 from .schema import FIELDS, InputError, check_eyes, judge, reason
 
 # %% ../nbs/02_ocr.ipynb #c005
-_UNITS = {"μm": "um", "um": "um", "dpt": "D", "d": "D", "°": "deg", "。": "deg", "deg": "deg", "mm": "mm", "m": "m", "": ""}
+_UNITS = {"μm": "um", "um": "um", "dpt": "D", "d": "D", "°": "deg", "。": "deg", "deg": "deg", "mm": "mm", "m": "m",
+          "": ""}
 
 
 def printed_cell(name: str, text: str, unit: str = "") -> tuple[str, str]:
@@ -52,7 +53,8 @@ def printed_cell(name: str, text: str, unit: str = "") -> tuple[str, str]:
 
 # %% ../nbs/02_ocr.ipynb #c008
 def _wider(page: Page, word: Word) -> np.ndarray:
-    h, others = word.height, [w for w in page.words if w is not word and abs(w.middle - word.middle) < 0.7 * word.height]
+    h = word.height
+    others = [w for w in page.words if w is not word and abs(w.middle - word.middle) < 0.7 * h]
     free_left = min([word.box[0] - w.box[2] for w in others if w.box[2] <= word.box[0]], default=h)
     free_right = min([w.box[0] - word.box[2] for w in others if w.box[0] >= word.box[2]], default=h)
     left, right = min(0.7 * h, max(0, free_left - 2)), min(0.3 * h, max(0, free_right - 2))
@@ -167,7 +169,7 @@ def page_sides(page: Page) -> list[tuple[str, Word]]:
     again = read_cuts([_wider(page, w) for _, w in sides]) if sides else []
     return sides + [(s, w) for (side, w), (t, _) in zip(sides, again) if (s := side_of(t)) and s != side]
 
-# %% ../nbs/02_ocr.ipynb #c025
+# %% ../nbs/02_ocr.ipynb #c026
 SIGNED = ("clr_um", "icl_se_d")
 
 
@@ -185,19 +187,20 @@ class Value:
     confidence: float
     code: str = "ok"
 
-# %% ../nbs/02_ocr.ipynb #c027
+# %% ../nbs/02_ocr.ipynb #c028
 def _judged(eye: str, s: Segment, n: Number) -> Value:
     w, raw = n.piece.word, n.text
     box, left = w.box, min(x.box[0] for x in (*s.words, w))
     value = Value(eye, s.field, raw, "", "", box, (left, box[1], box[2], box[3]), w.page, w.confidence)
     if n.kind == "gone": return replace(value, code="gone")
-    if n.kind == "bad": return replace(value, code="unreadable", why="something unreadable stands in or beside the number")
+    if n.kind == "bad":
+        return replace(value, code="unreadable", why="something unreadable stands in or beside the number")
     cell, why = printed_cell(s.field, raw, n.unit or s.unit)
     if why: return replace(value, code="print", why=why)
     parsed = parse_cell(s.field, cell)
     return replace(value, cell=cell, code=parsed.code, why="" if parsed.code in ("ok", "soft") else parsed.message)
 
-# %% ../nbs/02_ocr.ipynb #c030
+# %% ../nbs/02_ocr.ipynb #c031
 def read_values(page: Page) -> tuple[list[Value], str]:
     "The values of a page, accepted or not, and why the page as a whole gives none (or an empty text)."
     if page.quality.reason: return [], page.quality.reason
@@ -211,7 +214,7 @@ def read_values(page: Page) -> tuple[list[Value], str]:
     if page.kind != "text": values = _doubled(page, values, placed)
     return _once([v for v in values if v.code != "gone"]), why
 
-# %% ../nbs/02_ocr.ipynb #c032
+# %% ../nbs/02_ocr.ipynb #c033
 def _doubled(page: Page, values: list[Value], placed: list) -> list[Value]:
     at = [i for i, v in enumerate(values) if not v.why and v.code != "gone"]
     again = dict(zip(at, second_readings(page, [placed[i][2].piece.word for i in at])))
@@ -232,7 +235,7 @@ def _once(values: list[Value]) -> list[Value]:
     for v in values: kept.setdefault((v.eye, v.field), []).append(v)
     return [vs[0] if len({v.cell for v in vs}) == 1 else replace(vs[0], code="twice", why=why) for vs in kept.values()]
 
-# %% ../nbs/02_ocr.ipynb #c036
+# %% ../nbs/02_ocr.ipynb #c037
 _DAY = r"(\d{4}[-./]\d{1,2}[-./]\d{1,2})"
 _FACTS = {"patient": r"(?:patient ?id|pat\.? ?id|chart ?no\.?|환자 ?번호|등록 ?번호)\s*[:=]?\s*([A-Za-z0-9-]{4,20})",
           "birth": r"(?:date ?of ?birth|birth ?date|dob|생년월일)\s*[:=]?\s*" + _DAY,
@@ -255,7 +258,7 @@ def page_facts(page: Page) -> dict[str, str]:
         facts[name] = found.pop() if len(found) == 1 else ""
     return facts
 
-# %% ../nbs/02_ocr.ipynb #c038
+# %% ../nbs/02_ocr.ipynb #c039
 @dataclass(frozen=True)
 class Naming:
     "How patients are named: the clinic, its key (None: each document is a patient of its own), a given patient number."
@@ -278,7 +281,7 @@ class Naming:
 
 READER = 1      # raised whenever a page would be read differently; pages read by an older reader are read again
 
-# %% ../nbs/02_ocr.ipynb #c041
+# %% ../nbs/02_ocr.ipynb #c042
 CONFIRM = ("clr_um", "ata_mm")
 
 
@@ -288,7 +291,7 @@ def _warned(v: Value) -> list[dict]:
         return [reason(0, v.field, v.code, mask(v.raw), why, "warn")]
     return [reason(0, v.field, "soft", v.cell, judge(v.field, float(v.cell))[1], "warn")] if v.code == "soft" else []
 
-# %% ../nbs/02_ocr.ipynb #c043
+# %% ../nbs/02_ocr.ipynb #c044
 def eye_row(eye: str, values: list[Value], facts: dict, patient: str, naming: Naming,
             confirm=CONFIRM) -> tuple[dict, list]:
     "Text cells and reasons of one eye of a page."
@@ -297,7 +300,7 @@ def eye_row(eye: str, values: list[Value], facts: dict, patient: str, naming: Na
     found += [reason(0, n, "unconfirmed", cells[n], f"`{n}` was read by a machine: compare it with the paper.")
               for n in confirm if n in cells]
     if not cells: found.append(reason(0, "", "nothing_read", "", "No value of this eye could be read with certainty."))
-    if not patient: found.append(reason(0, "patient_id", "patient_missing", "", "No patient number was read for certain."))
+    if not patient: found.append(reason(0, "patient_id", "patient_missing", "", "No patient number was read."))
     if facts["exam"]: cells["exam_date"] = facts["exam"]
     born, seen = birth_day(facts["birth"]), birth_day(facts["exam"])
     if born and seen and born < seen: cells["age_y"] = str(age_at(born, seen))
@@ -306,7 +309,7 @@ def eye_row(eye: str, values: list[Value], facts: dict, patient: str, naming: Na
     cells = {**{k: v for k, v in known.items() if v}, **cells}
     return cells, _against_each_other(cells, found)
 
-# %% ../nbs/02_ocr.ipynb #c045
+# %% ../nbs/02_ocr.ipynb #c046
 def _against_each_other(cells: dict, found: list[dict]) -> list[dict]:
     parsed = {n: (n, parse_cell(n, c)) for n, c in cells.items()}
     for n, p in parsed.values():
@@ -321,7 +324,7 @@ def no_row(patient: str, why: str) -> tuple[dict, list]:
     "A page from which no eye could be read, as a held row that says why."
     return {k: v for k, v in dict(patient_id=patient, source="ocr").items() if v}, [reason(0, "", "page", "", why)]
 
-# %% ../nbs/02_ocr.ipynb #c048
+# %% ../nbs/02_ocr.ipynb #c049
 def redacted(page: Page) -> np.ndarray:
     "The picture of a page without its identity band."
     grey, paper = page.grey.copy(), int(np.quantile(page.grey, 0.9))
@@ -334,19 +337,18 @@ def redacted(page: Page) -> np.ndarray:
 
 
 def crop_png(page: Page, clean: np.ndarray, v: Value) -> bytes:
-    "The row of a value, from its label to its unit, as PNG; a frame stands around the number that is meant."
+    "The row of a value, from its label to its unit, as PNG; a bar stands under the number that is meant."
     from PIL import Image, ImageDraw
     pad = 0.35 * (v.box[3] - v.box[1])
     x0, y0 = max(0, int(v.row_box[0] - pad)), max(0, int(v.row_box[1] - pad))
-    cut = Image.fromarray(clean[y0:int(v.row_box[3] + pad), x0:int(v.row_box[2] + 3 * pad)])
-    left, top, right, bottom = v.box
-    frame = (left - 1.5 * pad - x0, top - pad / 2 - y0, right + pad - x0, bottom + pad / 2 - y0)
-    ImageDraw.Draw(cut).rectangle([int(z) for z in frame], outline=110, width=2)
+    cut = Image.fromarray(clean[y0:int(v.row_box[3] + pad), x0:int(v.row_box[2] + 6 * pad)])
+    bar = v.box[3] + pad / 2 - y0                            # under the number: a frame could hide a faint minus
+    ImageDraw.Draw(cut).line((v.box[0] - 1.5 * pad - x0, bar, v.box[2] + pad - x0, bar), fill=60, width=3)
     out = io.BytesIO()
     cut.save(out, "PNG", optimize=True)
     return out.getvalue()
 
-# %% ../nbs/02_ocr.ipynb #c051
+# %% ../nbs/02_ocr.ipynb #c052
 def page_record(path, number: int, sha256: str, naming: Naming, confirm=CONFIRM) -> tuple[dict, dict]:
     "What one page of a file says, as plain data, and the crops (name -> PNG) for a person to look at."
     record = dict(mark=_mark(naming, confirm), source=f"source-{sha256[:8]}", page=number, rows=[])
@@ -366,7 +368,7 @@ def page_record(path, number: int, sha256: str, naming: Naming, confirm=CONFIRM)
         record["rows"].append(_plain_row(*eye_row(eye, mine, facts, patient, naming, confirm), seen))
     return record, crops
 
-# %% ../nbs/02_ocr.ipynb #c053
+# %% ../nbs/02_ocr.ipynb #c054
 def _plain_row(cells: dict, reasons: list, provenance: list) -> dict:
     return dict(cells=cells, reasons=reasons, provenance=provenance)
 
@@ -382,7 +384,7 @@ def _evidence(page: Page, clean, v: Value, stem: str, confirm, crops: dict) -> d
     return dict(row=0, column=v.field, eye=v.eye, page=v.page, box=[round(x) for x in v.box], raw=mask(v.raw),
                 confidence=round(v.confidence, 4), kind=page.kind, code=v.code, crop=name)
 
-# %% ../nbs/02_ocr.ipynb #c056
+# %% ../nbs/02_ocr.ipynb #c057
 def eyes_of(records: list[dict]) -> pd.DataFrame:
     "The accepted rows of page records; `.attrs` as those of a table: quarantine, held, rows, intake, and provenance."
     rows = list(enumerate(((d["source"], r) for d in records for r in d["rows"]), 1))
@@ -401,7 +403,7 @@ def eyes_of(records: list[dict]) -> pd.DataFrame:
                   "intake": {**_origin(records), **counts}}
     return eyes
 
-# %% ../nbs/02_ocr.ipynb #c058
+# %% ../nbs/02_ocr.ipynb #c059
 def _origin(records: list[dict]) -> dict:
     sources = sorted({d["source"] for d in records})
     return dict(source=sources[0] if len(sources) == 1 else f"{len(sources)} documents", profile="printout",
@@ -413,7 +415,7 @@ def _typed(frame: pd.DataFrame) -> pd.DataFrame:
     dates = [n for n in frame if FIELDS[n].kind == "date"]
     return frame.astype({**{n: float for n in number}, **{n: "datetime64[ns]" for n in dates}})
 
-# %% ../nbs/02_ocr.ipynb #c061
+# %% ../nbs/02_ocr.ipynb #c062
 def read_printout(path, *, clinic: str | None = None, key: bytes | None = None, patient: str | None = None,
                   confirm=CONFIRM) -> pd.DataFrame:
     """Canonical rows of a printout (PDF or picture), `.attrs` as `read_eyes` and `provenance`. Rows with a value of
@@ -436,7 +438,7 @@ def _write(path: Path, data: bytes) -> None:
         os.fsync(f.fileno())
     os.replace(draft, path)
 
-# %% ../nbs/02_ocr.ipynb #c063
+# %% ../nbs/02_ocr.ipynb #c064
 def read_printouts(paths, out, *, clinic: str | None = None, key: bytes | None = None, confirm=CONFIRM,
                    resume: bool = True, progress=None) -> pd.DataFrame:
     """The eyes of many printouts; records and crops go to the folder `out`, and pages recorded there are not read again
@@ -458,7 +460,7 @@ def _document(path: Path, sha256: str, out: Path, naming: Naming, confirm, resum
         numbers = range(1, 2)                                # its one record says why
     return [_page(path, n, sha256, out, naming, confirm, resume) for n in numbers]
 
-# %% ../nbs/02_ocr.ipynb #c065
+# %% ../nbs/02_ocr.ipynb #c066
 def _page(path: Path, number: int, sha256: str, out: Path, naming: Naming, confirm, resume: bool) -> dict:
     target = out / "pages" / f"{sha256[:16]}-p{number:04d}.json"
     if resume and target.is_file():
@@ -473,24 +475,27 @@ def _page(path: Path, number: int, sha256: str, out: Path, naming: Naming, confi
 
 def _number(value): return value.item() if hasattr(value, "item") else str(value)
 
-# %% ../nbs/02_ocr.ipynb #c070
+# %% ../nbs/02_ocr.ipynb #c071
 _CSS = """
 html { font: 16px/1.5 system-ui, "Segoe UI", Roboto, Arial, sans-serif; color: #1f2a33; background: #fff; }
 body { max-width: 80rem; margin: 0 auto; padding: 2rem 1.25rem; }
-h1 { font-size: 1.8rem; margin: 0; } h2 { font-size: 1.25rem; margin: 2.2rem 0 .5rem; } p { max-width: 46rem; margin: .5rem 0; }
+h1 { font-size: 1.8rem; margin: 0; } h2 { font-size: 1.25rem; margin: 2.2rem 0 .5rem; }
+p { max-width: 46rem; margin: .5rem 0; }
 table { border-collapse: collapse; width: 100%; font-size: .95rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; vertical-align: middle; padding: .5rem .7rem; border-bottom: 1px solid #d5dade; }
 thead th { color: #5b6770; border-bottom: 1.5px solid #1f2a33; } tr { break-inside: avoid; } small { color: #5b6770; }
 img { display: block; width: auto; height: auto; max-width: 36rem; max-height: 3.2rem; border: 1px solid #d5dade; }
-td.read { font-size: 1.25rem; font-weight: 600; white-space: nowrap; } td.blank { min-width: 7rem; border: 1px solid #5b6770; }
+td.read { font-size: 1.25rem; font-weight: 600; white-space: nowrap; }
+td.blank { min-width: 7rem; border: 1px solid #5b6770; }
 @media print { html { font-size: 9.5pt; } body { padding: 0; } } @page { size: A4; margin: 14mm; }
 """
 _HEADS = "".join(f'<th scope="col">{h}</th>' for h in ("Row", "Eye", "Quantity", "On the page", "Read as", "You read"))
 _TABLE = f"<table><thead><tr>{_HEADS}</tr></thead><tbody>\n{{}}\n</tbody></table>"
-_HTML = ('<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, '
-         'initial-scale=1"><title>Numbers to compare</title><style>{css}</style></head>\n<body>\n{body}\n</body></html>\n')
+_HTML = ('<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
+         'content="width=device-width, initial-scale=1"><title>Numbers to compare</title><style>{css}</style></head>\n'
+         '<body>\n{body}\n</body></html>\n')
 
-# %% ../nbs/02_ocr.ipynb #c072
+# %% ../nbs/02_ocr.ipynb #c073
 def _image(folder: Path, name: str | None, words: str) -> str:
     target = folder / "crops" / str(name)
     if not name or not target.is_file(): return "<small>no picture</small>"
@@ -498,6 +503,11 @@ def _image(folder: Path, name: str | None, words: str) -> str:
 
 
 def _unread(p: dict) -> bool: return p["code"] not in ("ok", "soft")
+
+
+def _refused(reasons: list[dict]) -> str:
+    lines = "".join(f"<li>row {r['row']}: {html.escape(r['message'])}</li>" for r in reasons)
+    return f"<h2>Pages that gave nothing: {len(reasons)}</h2><ul>{lines}</ul>" if lines else ""
 
 
 def _item(folder: Path, p: dict, held: dict, reasons: list[dict]) -> str:
@@ -508,27 +518,27 @@ def _item(folder: Path, p: dict, held: dict, reasons: list[dict]) -> str:
             f'<td>{p["eye"]}</td><td>{html.escape(f.label)}<br><small><code>{f.name}</code></small></td><td>{crop}</td>'
             f'<td{"" if _unread(p) else " class=read"}>{html.escape(said)}</td><td class="blank"></td></tr>')
 
-# %% ../nbs/02_ocr.ipynb #c074
+# %% ../nbs/02_ocr.ipynb #c075
 def review_page(eyes: pd.DataFrame, folder, path=None) -> Path:
-    """Write the page on which a person compares numbers with crops (those of `read_printouts` in `folder`): one file, no
-    scripts, no identities. Returns its path."""
+    """Write the page on which a person compares numbers with crops (those of `read_printouts` in `folder`): one file,
+    no scripts, no identities. Returns its path."""
     folder, reasons = Path(folder), eyes.attrs["quarantine"]
     path = folder / "review.html" if path is None else Path(path)
     held, facts = {h["row"]: h for h in eyes.attrs["held"]}, eyes.attrs["intake"]
     waiting = {(r["row"], r["column"]) for r in reasons if r["code"] == "unconfirmed"}
     seen = [p for p in eyes.attrs["provenance"] if p["crop"]]
     compare, unread = [p for p in seen if (p["row"], p["column"]) in waiting], [p for p in seen if _unread(p)]
-    parts = [f"<h1>Numbers to compare with the paper</h1><p>{html.escape(facts['source'])}, {facts['pages']} pages.</p>"]
-    for head, words, items in (("Compare", "Type what stands in the frame. Mind the sign.", compare),
+    parts = [f"<h1>Numbers to compare with the paper</h1><p>{facts['source']}, {facts['pages']} pages.</p>"]
+    for head, words, items in (("Compare", "Type what stands above the bar. Mind the sign.", compare),
                                ("Not read", "These were left out. Type them, or leave them empty.", unread)):
         lines = [_item(folder, p, held.get(p["row"], {}), [r for r in reasons if r["row"] == p["row"]]) for p in items]
-        parts.append(f"<h2>{head}: {len(items)}</h2><p>{words}</p>" + (_TABLE.format("\n".join(lines)) if lines else ""))
-    lines = [f"<li>row {r['row']}: {html.escape(r['message'])}</li>" for r in reasons if r["code"] in ("page", "nothing_read")]
-    if lines: parts.append(f"<h2>Pages that gave nothing: {len(lines)}</h2><ul>{''.join(lines)}</ul>")
+        parts.append(f"<h2>{head}: {len(items)}</h2><p>{words}</p>")
+        if lines: parts.append(_TABLE.format("\n".join(lines)))
+    parts.append(_refused([r for r in reasons if r["code"] in ("page", "nothing_read")]))
     _write(path, _HTML.format(css=_CSS, body="\n".join(parts)).encode("utf-8"))
     return path
 
-# %% ../nbs/02_ocr.ipynb #c077
+# %% ../nbs/02_ocr.ipynb #c078
 def confirm(eyes: pd.DataFrame, answers: dict, who: str,
             why: str = "compared with the printout") -> tuple[pd.DataFrame, list]:
     """The eyes with those held rows released whose unconfirmed values have all been answered, and the records for the
@@ -541,13 +551,16 @@ def confirm(eyes: pd.DataFrame, answers: dict, who: str,
     if strange: raise InputError("An answer belongs to no held value", row=strange[0][0], field=strange[0][1])
     for row in (i for i, names in asked.items() if all((i, n) in answers for n in names)):
         typed = {n: str(v) for (i, n), v in answers.items() if i == row}
-        changed = {n: v for n, v in typed.items() if parse_cell(n, v).value != parse_cell(n, held[row].get(n, "")).value}
+        changed = {n: v for n, v in typed.items() if _differs(n, v, held[row].get(n, ""))}
         rest = [r for r in reasons if r["code"] != "unconfirmed"]
         rows[row], record = release(held[row], changed, who, why, rest)
         records.append({**record, "waived": sorted({*record["waived"], "unconfirmed"}), "compared": sorted(typed)})
     return _released(eyes, rows), records
 
-# %% ../nbs/02_ocr.ipynb #c079
+
+def _differs(name: str, a: str, b: str) -> bool: return parse_cell(name, a).value != parse_cell(name, b).value
+
+# %% ../nbs/02_ocr.ipynb #c080
 def _released(eyes: pd.DataFrame, rows: dict) -> pd.DataFrame:
     old, at = dict(eyes.attrs), [*eyes.attrs["rows"], *rows]
     new = _typed(pd.DataFrame(list(rows.values()))) if rows else pd.DataFrame()

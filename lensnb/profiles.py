@@ -370,7 +370,8 @@ def _halves(profile: Profile, headings: list[str], name: str) -> list[str]:
         units = {h: split_heading(h)[1] for h in headings if h in _aside(profile, headings, [half])}
         good = [h for h, unit in units.items() if unit == FIELDS[name].unit]
         if len(good) > 1: _refuse_twice([], dict.fromkeys(good, half))
-        if None in units.values() and not good: raise _no_unit(next(h for h in units if units[h] is None), name, profile)
+        bare = [h for h, unit in units.items() if unit is None]
+        if bare and not good: raise _no_unit(bare[0], name, profile)
         found += good
     return found if len(found) == 2 else []
 

@@ -31,7 +31,7 @@ def layout() -> str:
 
 
 def feast_name(column: str) -> str:
-    "A column's name in Feast: its own, but a name that ends in `_y` is lengthened, since Feast's join drops such columns."
+    "A column's name in Feast: its own, but one that ends in `_y` is lengthened, since Feast's join drops such columns."
     return f"{column}_value" if column.endswith("_y") else column
 
 
@@ -85,9 +85,9 @@ def settings(folder, online_store: Mapping | None = None) -> dict:
     folder = Path(folder).resolve()
     online = dict(online_store or {"type": "sqlite", "path": str(folder / "online.db")})
     if online.get("type") == "redis": online["skip_dedup"] = True
-    return dict(project="lensnb", provider="local", registry=dict(path=str(folder / "registry.db"), cache_ttl_seconds=0),
-                offline_store={"type": "duckdb"}, online_store=online, entity_key_serialization_version=3,
-                repo_path=str(folder))
+    registry = dict(path=str(folder / "registry.db"), cache_ttl_seconds=0)
+    return dict(project="lensnb", provider="local", registry=registry, offline_store={"type": "duckdb"},
+                online_store=online, entity_key_serialization_version=3, repo_path=str(folder))
 
 # %% ../nbs/05a_remote.ipynb #c024
 def feast_module():
@@ -178,7 +178,7 @@ def historical(source: FeastSource, entities: pd.DataFrame, names: Iterable[str]
     found = young(ask_feast(source, asked), asked["as_of"], ttl_days)
     return pd.concat([asked, serve(found, names, size_mm)], axis=1)
 
-# %% ../nbs/05a_remote.ipynb #c036
+# %% ../nbs/05a_remote.ipynb #c037
 def young(found: pd.DataFrame, as_of: pd.Series, ttl_days: float | None) -> pd.DataFrame:
     "The answers without the measurements that were older than `ttl_days` when asked; None keeps all."
     if ttl_days is None: return found
@@ -198,7 +198,7 @@ def ask_feast(source: FeastSource, asked: pd.DataFrame) -> pd.DataFrame:
     job = source.feast.get_historical_features(entity_df=entities, features=refs, filter_by_created_timestamp=True)
     return whole(asked, job.to_df()).rename(columns={feast_name(c): c for c in columns_of(FEATURES)})
 
-# %% ../nbs/05a_remote.ipynb #c043
+# %% ../nbs/05a_remote.ipynb #c044
 def materialize(source: FeastSource, as_of) -> int:
     """Put every eye's row as known at the moment `as_of` into the online database; returns how many. InputError when
     that is earlier than the last time. Row by row: while it runs, some eyes have their new row and others the old."""
@@ -206,7 +206,7 @@ def materialize(source: FeastSource, as_of) -> int:
     as_of, last = moment(as_of, "as_of"), last_materialized(source)
     if last is not None and as_of < last:
         raise InputError("Later rows are online already", field="as_of", value=as_of.isoformat(),
-                         limit=f"not before {last.isoformat()}", remedy="materialize a later moment, or in a new folder")
+                         limit=f"not before {last.isoformat()}", remedy="materialize a later moment, or a new folder")
     utc, heard = as_of.tz_localize("UTC"), pd.read_parquet(source.rows, columns=["eye_id", "created"])
     names = heard.loc[heard["created"] <= utc, "eye_id"].drop_duplicates().sort_values()
     asked = pd.DataFrame({"eye_id": names.to_numpy(object), "as_of": as_of})
@@ -228,7 +228,7 @@ def online_table(asked: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
     rows = found[[*columns_of(FEATURES), *CHECKS]].rename(columns=feast_name)
     return rows.assign(eye_id=asked["eye_id"], event=when, created=when, layout=layout())
 
-# %% ../nbs/05a_remote.ipynb #c046
+# %% ../nbs/05a_remote.ipynb #c047
 def online(source: FeastSource, eye_id: str, request: Mapping | None = None,
            names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
     """Features `names` (default: all) of one eye at each of the four sizes, as `Store.online` answers. Values of

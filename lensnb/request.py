@@ -167,10 +167,16 @@ def check_request(request: Mapping) -> tuple[dict, list[str]]:
     return values, [judge(n, values[n])[1] for n in rare]
 
 
+def _again(e: InputError, **more) -> InputError:
+    "The same error anew: a kept one would hold on to all that its call had in hand."
+    parts = ("field", "value", "unit", "limit", "cause", "remedy", "suggested")
+    return InputError(e.what, **{k: getattr(e, k) for k in parts}, **more)
+
+
 def _first(error) -> InputError:
     first = error.errors()[0]
     cause = first.get("ctx", {}).get("error")
-    if isinstance(cause, InputError): return cause
+    if isinstance(cause, InputError): return _again(cause)
     return InputError(first["msg"], field=".".join(map(str, first["loc"])), value=str(first.get("input"))[:40])
 
 # %% ../nbs/00a_request.ipynb #c034
@@ -198,8 +204,7 @@ def request_frame(requests: Iterable[Mapping]) -> pd.DataFrame:
     for i, request in enumerate(requests):
         try: rows.append(check_request(request)[0])
         except InputError as e:
-            told = {k: getattr(e, k) for k in ("field", "value", "unit", "limit", "cause", "remedy", "suggested")}
-            raise InputError(e.what, row=i, **told) from None
+            raise _again(e, row=i) from None
     columns = [n for n in REQUEST_FIELDS if any(n in r for r in rows)]
     kinds = {n: float if FIELDS[n].unit else object for n in columns}
     return pd.DataFrame({n: pd.Series([r.get(n) for r in rows], dtype=kinds[n]) for n in columns},

@@ -403,7 +403,8 @@ def save(parts: Parts, path) -> Path:
     path = Path(path)
     if path.is_dir(): raise InputError(f"`{path.name}` is a folder, a model is a file", remedy="name a file")
     content = dict(format=FORMAT, package=version("lensnb"), config=asdict(parts.config), spec=parts.spec,
-                   drivers=parts.drivers, definitions=fingerprint([*parts.spec, *parts.drivers]), training=parts.training, gam=parts.gam.to_dict(),
+                   drivers=parts.drivers, definitions=fingerprint([*parts.spec, *parts.drivers]),
+                   training=parts.training, gam=parts.gam.to_dict(),
                    conformal=parts.conformal.to_dict(), support=parts.support.to_dict())
     content = json.loads(json.dumps(content))                  # what a reader will get back: tuples become lists
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -157,12 +157,12 @@ def clean_table(
     dialect = dialect or random_dialect(rng)
     style = "ini" if dialect.kind == "ini" else str(rng.choice(["fields", "labels", "casia2"], p=[0.7, 0.2, 0.1]))
     odds = [0.7, 0, 0, 0.3] if style in ("ini", "casia2") else [0.55, 0.15, 0.1, 0.2]
-    columns, people = _network()[rng.choice(["alder", "birch", "cedar", "dogwood"], p=odds)]
+    columns, population = _network()[rng.choice(["alder", "birch", "cedar", "dogwood"], p=odds)]
     form = str(rng.choice(["{:d}", "MRN {:d}", "K-{:d}", "00{:d}"]))
     numbers = 10_000_000 + 4_000_003 * rng.permutation(22)[:patients] + int(rng.integers(4_000_000))
     eyes = []
-    for number, i in zip(numbers, np.sort(rng.choice(len(people), patients, replace=False))):
-        eyes += [eye | {"patient_id": form.format(number)} for eye in people[i]]
+    for number, i in zip(numbers, np.sort(rng.choice(len(population), patients, replace=False))):
+        eyes += [eye | {"patient_id": form.format(number)} for eye in population[i]]
     eyes.sort(key=lambda eye: eye["surgery_date"])
     if style in ("ini", "casia2"):  # an instrument knows nothing of an exchange: one examination, one row
         eyes = list({(eye["patient_id"], eye["eye"]): eye for eye in reversed(eyes)}.values())[::-1]
@@ -407,7 +407,7 @@ def _write_csv(table: Table, path: Path) -> int:
         path.write_bytes(b"\xff\xfe" + text.encode("utf-16-le"))
     else:
         path.write_bytes(text.encode(d.encoding, errors="replace"))
-    return len(lines) - 1 - len(table.preamble)
+    return sum(bool(line.strip(d.separator + '" ')) for line in lines[1 + len(table.preamble) :])  # a blank line is no row
 
 
 def _write_ini(table: Table, path: Path) -> int:
@@ -1193,7 +1193,8 @@ def heading(t, row, rng):
         return None
     bare = name.rsplit("_", 1)[0]
     other = _one(rng, [c for c in (*MM, *UM, "k_d") if c in t.columns and c != name])
-    t.headings[name] = _one(rng, (bare, bare + "_cm", other))
+    ways = (bare, bare + "_cm") if t.dialect.kind == "parquet" else (bare, bare + "_cm", other)
+    t.headings[name] = _one(rng, ways)
     return _broken(t, "doubtful heading", after=f"{name} -> {t.headings[name]}")
 
 
@@ -1442,7 +1443,7 @@ def _outcome(f: Fault, at: dict, meant: dict, blocking: dict, told: str, values:
         return Outcome(f, "undecided" if stopped == {"laterality_undecided"} else "caught", ", ".join(sorted(stopped)))
     if f.field and mine in values and f.field in FIELDS and f.row in meant:
         got = values[mine].get(f.field)
-        if got is None or pd.isna(got):
+        if got is None or pd.isna(got) or f.hidden and told == "derived":  # computed from other cells of the row
             return Outcome(f, "missing", told)
         if _same(f.field, got, meant[f.row].get(f.field, "")) and f.kind != "outcome on a record before surgery":
             return Outcome(f, "as meant" if f.field != "eye" else "passed", told)

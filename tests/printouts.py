@@ -196,8 +196,9 @@ def oct_single(page, eyes):
             page.text(620, y, page.value(eye, name, values), right=True)
             page.text(632, y, UNITS.get(name, "mm"))
         y += 52
-    for label, v in (("AOD500 (N)", f"{rng.uniform(0.4, 0.9):.3f} mm"), ("TISA500 (T)", f"{rng.uniform(0.1, 0.4):.3f} mm²"),
-                     ("LV", f"{rng.integers(-300, 300)} \u03bcm"), ("Quality", f"{rng.integers(6, 10)}/10")):  # fmt: skip
+    others = [("AOD500 (N)", f"{rng.uniform(0.4, 0.9):.3f} mm"), ("TISA500 (T)", f"{rng.uniform(0.1, 0.4):.3f} mm²")]
+    others += [("LV", f"{rng.integers(-300, 300)} \u03bcm"), ("Quality", f"{rng.integers(6, 10)}/10")]
+    for label, v in others:
         page.text(90, y, label)
         page.text(420, y, v)
         y += 52
@@ -245,7 +246,7 @@ def planning(page, eyes):
                       right=True)  # fmt: skip
         if ruled:
             page.line(80, y + 40, 1080, y + 40)
-        y += int(52)
+        y += 52
     if ruled:
         for x in (480, 740, 1080):
             page.line(x, 232, x, y - 12)
@@ -365,7 +366,8 @@ def _faint(image, rng):
     """Toner is running out: the ink is grey, unevenly."""
     from PIL import Image
 
-    pixels = 255 - (255 - np.asarray(image).astype(np.float32)) * np.linspace(*rng.uniform(0.35, 0.7, 2), image.width)[:, None]
+    ink = np.linspace(*rng.uniform(0.35, 0.7, 2), image.width)[:, None]
+    pixels = 255 - (255 - np.asarray(image).astype(np.float32)) * ink
     return _noise(Image.fromarray(pixels.astype(np.uint8)), rng, rng.uniform(2, 8))
 
 
@@ -378,7 +380,8 @@ def _photo(image, rng):
     corners = [(0, 0), (0, h), (w, h), (w, 0)]
     quad = [v for (x, y), i in zip(corners, range(0, 8, 2)) for v in (x + bend[i], y + bend[i + 1])]
     image = image.transform(image.size, Image.QUAD, quad, Image.BICUBIC, fillcolor="white")
-    light = np.linspace(*rng.uniform(0.65, 1.0, 2), w)[:, None] * np.linspace(*rng.uniform(0.8, 1.0, 2), h)[:, None, None]
+    across, down = np.linspace(*rng.uniform(0.65, 1.0, 2), w), np.linspace(*rng.uniform(0.8, 1.0, 2), h)
+    light = across[:, None] * down[:, None, None]
     return _blur(Image.fromarray((np.asarray(image) * light).clip(0, 255).astype(np.uint8)), rng.uniform(0.3, 0.8))
 
 

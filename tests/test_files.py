@@ -216,6 +216,19 @@ def test_damaged_and_foreign_letters_are_refused(tmp_path, raw, words):
         read_cells(put(tmp_path, raw))
 
 
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.integers(0, 2349), min_size=1, max_size=8))
+def test_korean_is_never_taken_for_another_writing(numbers):
+    syllables = [bytes([0xB0 + n // 94, 0xA1 + n % 94]).decode("euc_kr") for n in numbers]
+    assume(set(syllables) - set("짠짬짰째짹짼쨀쨉쨌쨔쨘쨩쩌쩍첨"))  # alone, the bytes of these are § « ® ° ± µ in UTF-8
+    text = "id;wtw_mm;x\n" + "".join(f"1;11.8;{s}\n" for s in syllables)
+    try:
+        assert decode(text.encode("cp949"), "t")[0] == text
+    except InputError:
+        pass
+    assert decode(text.encode("utf-8"), "t")[0] == text
+
+
 def test_the_check_of_writing_is_what_refuses():
     """Without it Cyrillic bytes would be read as Western letters: the decoder alone accepts them."""
     raw = "имя;b\nИван;1\n".encode("cp1251")

@@ -466,7 +466,7 @@ SOUND = ["4071101;A Bx;1994-05-02;OD;2026-01-10;540;Visante", "4071102;C Dx;1990
         ("40713;E Fx;1985-03-09;OD;2026-01-10;40713;Visante", "40713", "the file's own identifiers"),
         (";E Fx;1985-03-09;OD;2026-01-10;51822;Visante", "51822", "a blank identity cell"),
         ("540;E Fx;1985-03-09;OD;2026-01-10;4071555;Visante", "4071555", "numbers as long as record numbers"),
-        ("4071103;E Fx;;OD;1985-03-09;540;Visante", "1985-03-09", "a date where the births lie"),
+        ("4071103;E Fx;;OD;1992-03-09;540;Visante", "1992-03-09", "a date where the births lie"),
         ("4071103;E Fx;2026-01-10;OD;1985-03-09;540;Visante", "1985-03-09", "an examination before the birth"),
         ("4071103;E Fx;1985-03-09;OD;1985-03-09;540;Visante", "1985-03-09", "a date that is a birth"),
         ("4071103;E Fx;1985-03-09;OD;2026-01-10;540;Jo Smithson", "Smithson", "words by allow-list"),

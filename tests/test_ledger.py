@@ -9,7 +9,7 @@ from threading import Thread
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lensnb.ledger import Ledger, canonical, connect, moment
@@ -115,6 +115,7 @@ json = st.recursive(
 )
 
 
+@settings(max_examples=40)
 @given(st.dictionaries(st.text(), json))
 def test_one_content_has_one_spelling(content):
     import json

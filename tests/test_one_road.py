@@ -17,8 +17,6 @@ from lensnb.schema import FIELDS
 MEASURED = {f.name for f in FIELDS.values() if f.preop and f.unit}
 COMPUTERS = {"compute", "feature_frame"}
 ROAD = {"features", "store"}  # the definitions, and the one module that may ask for them
-# What was computed otherwise when the road was built: take a room out when it asks `lensnb.store.serve`.
-NOT_YET = {"sizing", "explain", "explore"}
 # Rooms below 10 lie before the road: rows come in (an internal depth from an external one), synthetic eyes are made.
 # From 10 on these sums, and no others, are something else than a feature:
 ALLOWED = {
@@ -168,7 +166,7 @@ def faults(root: Path) -> list[str]:
     """One sentence for each place that is off the road."""
     told, number = [], rooms(root)
     for where, (room, source) in sources(root).items():
-        calls = room not in ROAD and room not in NOT_YET
+        calls = room not in ROAD
         sums = number.get(room, "99") >= "10" or room == "remote"
         for line, what in off_the_road(source, calls, sums):
             if not any(room == r and what.startswith(f"combines measurements: {s}") for r, s in ALLOWED):

@@ -1,6 +1,6 @@
 """The Feast adapter as far as it goes without Feast: what Feast is told and fed, and what is refused.
 
-With Feast itself: tests/feast, run by `make test-feast` in an environment of its own."""
+With Feast itself: tests/with_feast, run by `make test-feast` in an environment of its own."""
 
 import shutil
 import subprocess
@@ -200,7 +200,7 @@ def test_the_environment_of_feast_is_ignored_by_git(root, tmp_path):
 
 def test_the_tests_of_feast_are_not_collected_here(root):
     command = [sys.executable, "-m", "pytest", "-c", "pytest.ini", "--collect-only", "-q", "-p", "no:cacheprovider"]
-    done = subprocess.run([*command, "tests/feast"], cwd=root, capture_output=True, text=True)
+    done = subprocess.run([*command, "tests/with_feast"], cwd=root, capture_output=True, text=True)
     assert "test_feast" not in done.stdout and "error" not in done.stdout.lower().replace("0 error", ""), done.stdout
     assert done.returncode == pytest.ExitCode.NO_TESTS_COLLECTED, (done.returncode, done.stdout, done.stderr)
 

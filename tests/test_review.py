@@ -69,6 +69,16 @@ def test_the_numbers_on_top_add_up(eyes, tmp_path):
     assert int(numbers["rows received"]) == int(numbers["accepted"]) + int(numbers["held back"]) == facts["received"]
 
 
+def test_an_exchange_of_sides_suggests_the_other_side(tmp_path):
+    found = [
+        reason(r, "eye", "laterality", s, "look exchanged", suggested=o)
+        for r, s, o in [(2, "OD", "OS"), (3, "OS", "OD")]
+    ]
+    page = quarantine_page(found, tmp_path / "p.html").read_text()
+    assert "<td>OS</td></tr>" in page and "<td>OD</td></tr>" in page
+    assert pd.read_csv(quarantine_csv(found, tmp_path / "p.csv"))["suggested"].tolist() == ["OS", "OD"]
+
+
 def test_an_empty_quarantine_says_so_and_a_long_one_is_cut_with_a_word(tmp_path):
     assert "Nothing to look at" in quarantine_page([], tmp_path / "a.html").read_text()
     many = [reason(i, "ata_mm", "hard", "122", "far off", suggested=12.2) for i in range(2, 60)]

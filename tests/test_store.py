@@ -412,6 +412,20 @@ def test_linked_eyes_of_an_anonymous_file_are_stored_unlinked(store):
     assert store.eyes()["patient_id"].nunique() == 5
 
 
+def test_an_exchanged_lens_in_an_anonymous_file_is_found_again(store):
+    from lensnb.cohort import link_patients
+
+    frame = nameless(6)
+    frame.loc[5, ["age_y", *COLUMNS]] = frame.loc[0, ["age_y", *COLUMNS]]
+    frame.loc[[0, 5], "size_mm"] = [13.7, 13.2]
+    sent = anonymous(frame)
+    store.add(sent.copy(), "2026-01-11")
+    got = store.eyes()
+    assert got["record"].tolist() == link_patients(sent.copy())["record"].tolist()
+    assert (got["record"] == "exchange").sum() == 2 and got["eye_id"].nunique() == 5
+    assert not store.add(link_patients(sent.copy()), "2026-01-12").new, "the same file, linked before"
+
+
 def test_anonymous_files_do_not_mix(store):
     sent = [nameless(20, seed=s) for s in range(2)]
     for i, frame in enumerate(sent):
@@ -670,6 +684,9 @@ def test_a_full_disk_loses_nothing(small_disk):
     assert not list((store.folder / "batches").glob(".draft-*"))
     (small_disk / "ballast").unlink()
     assert store.add(tables[1], "2027-01-02").new and store.verify()["ok"].all()
+    store.add(rows(dict(eye_id="fresh", exam_date="2026-12-01", lt_mm=3.33)), "2027-01-03")
+    store.materialize("2027-01-03")
+    assert reopened.online("fresh", names=["lt_mm"])["lt_mm"][0] == 3.33, "nobody keeps looking at the full disk's rows"
 
 
 def limited(folder, table):

@@ -1,4 +1,6 @@
-"""Tests that need Feast itself. They run in .venv-feast (`make test-feast`) and nowhere else."""
+"""Tests that need Feast itself. They run in .venv-feast (`make test-feast`) and nowhere else.
+
+The folder is not called `feast`: with `tests` on the path, `import feast` would find it and call it a package."""
 
 import os
 
