@@ -72,6 +72,9 @@ def summary(results: list) -> dict:
         "clean rows in clean files": sum(r.twin_rows for r in results),
         "of these stopped": sum(len(r.twin_blocked) for r in results),
         "of these in pairs whose sides cannot be decided (apart)": sum(r.twin_undecided for r in results),
+        "rows with an earlier record to compare, in clean files": sum(
+            r.twin_rows + r.twin_undecided for r in results if r.case.table.earlier is not None
+        ),
         "clean rows beside faults": sum(r.clean_rows for r in results),
         "of these stopped ": sum(len(r.clean_blocked) for r in results),
         "of these in pairs whose sides cannot be decided (apart) ": sum(r.clean_undecided for r in results),

@@ -137,7 +137,8 @@ def _exams(frame: pd.DataFrame, patients=None) -> dict:
     rows = frame.loc[frame["patient_id"].notna() & frame["eye"].isin(("OD", "OS"))]
     if patients is not None: rows = rows.loc[rows["patient_id"].isin(patients)]
     found: dict = {}
-    whens = zip(*(rows[k].astype(object).where(rows[k].notna(), "").map(str) for k in keys)) if keys else [()] * len(rows)
+    texts = [rows[k].astype(object).where(rows[k].notna(), "").map(str) for k in keys]
+    whens = zip(*texts) if keys else [()] * len(rows)
     values = zip(*(rows[n] for n in fields)) if fields else [()] * len(rows)
     for i, patient, side, when, v in zip(rows.index, rows["patient_id"], rows["eye"], whens, values):
         found.setdefault(patient, {}).setdefault(when, {}).setdefault(side, []).append((i, dict(zip(fields, v))))

@@ -64,7 +64,7 @@ CHECKS |= {
     "clr_geometry": "Look at the sign of the lens rise, and whether chamber depth is the internal one.",
 }
 
-# %% ../nbs/01a_review.ipynb #c011
+# %% ../nbs/01a_review.ipynb #c012
 CHECKS |= {
     "unconfirmed": "Compare the number with the picture beside it, and type what the paper says.",
     "page": "Scan the page again, or type the values.",
@@ -76,12 +76,12 @@ CHECKS |= {
     "twice": "The page shows two numbers for this: type the right one.",
 }
 
-# %% ../nbs/01a_review.ipynb #c013
+# %% ../nbs/01a_review.ipynb #c014
 def check_for(code: str) -> str:
     "What a person does about a reason with this code."
     return CHECKS.get(code, "Compare the row with its source.")
 
-# %% ../nbs/01a_review.ipynb #c016
+# %% ../nbs/01a_review.ipynb #c017
 def review_list(eyes_or_reasons) -> pd.DataFrame:
     "The reasons with their suggested `check`: refused rows first, then rows kept with a warning, each in file order."
     frame = eyes_or_reasons
@@ -92,7 +92,7 @@ def review_list(eyes_or_reasons) -> pd.DataFrame:
     order = table.assign(kept=~held).sort_values(["kept", "row", "column", "code"], kind="stable").index
     return table.loc[order].reset_index(drop=True)
 
-# %% ../nbs/01a_review.ipynb #c019
+# %% ../nbs/01a_review.ipynb #c020
 _CSS = """
 :root { --ink: #1f2a33; --quiet: #5b6770; --line: #d5dade; --red: #a83a12; --amber: #8a5a00; --green: #3f7350; }
 html { font: 16px/1.5 system-ui, "Segoe UI", Roboto, Arial, sans-serif; color: var(--ink); background: #fff; }
@@ -111,7 +111,7 @@ th, td { padding: .4rem .7rem; text-align: left; vertical-align: top; border-bot
 thead th { border-bottom: 1.5px solid var(--ink); } tbody th { font-weight: 600; white-space: nowrap; }
 """
 
-# %% ../nbs/01a_review.ipynb #c021
+# %% ../nbs/01a_review.ipynb #c022
 _CSS += """
 tbody { break-inside: avoid; border-bottom: 1.5px solid var(--line); } .num { text-align: right; }
 th small, td small { font-weight: 400; color: var(--quiet); } .block { border-left: .25rem solid var(--red); }
@@ -123,7 +123,7 @@ th small, td small { font-weight: 400; color: var(--quiet); } .block { border-le
 
 def _words(text) -> str: return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(str(text)))
 
-# %% ../nbs/01a_review.ipynb #c024
+# %% ../nbs/01a_review.ipynb #c025
 def _line(r) -> str:
     field = FIELDS.get(r.column)
     label = _words(r.column or "the row")
@@ -146,7 +146,7 @@ def _rows_table(rows: pd.DataFrame, caption: str, eyes: dict) -> str:
     return (f'<div class="scroll" role="region" tabindex="0" aria-label="{caption}"><table>\n<caption>{caption}'
             f"</caption>\n<thead><tr>{head}</tr></thead>\n" + "\n".join(bodies) + "\n</table></div>")
 
-# %% ../nbs/01a_review.ipynb #c026
+# %% ../nbs/01a_review.ipynb #c027
 def _counts(facts: dict, table: pd.DataFrame) -> str:
     held = table[table["severity"] == "block"]["row"].nunique()
     numbers = [("rows received", facts.get("received"), ""), ("accepted", facts.get("accepted"), "none"),
@@ -165,7 +165,7 @@ def _reasons_table(table: pd.DataFrame) -> str:
     return ('<table><caption>Reasons by frequency</caption><thead><tr><th scope="col">Reason</th><th scope="col" '
             f'class="num">Rows</th><th scope="col">What to check</th></tr></thead><tbody>{body}</tbody></table>')
 
-# %% ../nbs/01a_review.ipynb #c029
+# %% ../nbs/01a_review.ipynb #c030
 def _write(path, text: str) -> Path:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -182,7 +182,7 @@ def quarantine_csv(eyes_or_reasons, path) -> Path:
     "Write `review_list` as CSV (UTF-8 with a byte order mark, so that spreadsheets read it), in one step."
     return _write(path, "\ufeff" + review_list(eyes_or_reasons).to_csv(index=False, lineterminator="\n"))
 
-# %% ../nbs/01a_review.ipynb #c031
+# %% ../nbs/01a_review.ipynb #c032
 def quarantine_page(eyes_or_reasons, path, title: str = "Rows to look at", most: int = 500) -> Path:
     """Write the list as one self-contained page (no scripts, no addresses, no identities), at most `most` rows of each
     kind; the CSV has all. Returns the path."""
@@ -207,7 +207,7 @@ _PAGE = ('<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta nam
          'content="width=device-width, initial-scale=1"><title>{title}</title><style>{css}</style></head>\n'
          '<body>\n{body}\n</body></html>\n')
 
-# %% ../nbs/01a_review.ipynb #c034
+# %% ../nbs/01a_review.ipynb #c035
 WAIVABLE = ("copy", "reimport", "conflict", "laterality", "laterality_undecided", "acd_pair", "twins", "age")
 _MASKED = re.compile(r"\[(text|number|date|heading), \d+ characters\]")
 _NAMES = re.compile(PSEUDONYM.pattern + r"|(patient|eye)-\d{5,}(-O[DS])?")
@@ -231,7 +231,7 @@ def _corrected(held: dict, corrections: dict) -> dict[str, str]:
         cells["eye_id"] = eye_pseudonym(cells["patient_id"], cells["eye"])
     return cells
 
-# %% ../nbs/01a_review.ipynb #c036
+# %% ../nbs/01a_review.ipynb #c037
 def _parsed(row: int, cells: dict[str, str]) -> tuple[dict, list[str]]:
     "Values and messages of warnings; InputError at the first cell that is masked or does not pass."
     values, warnings = {}, []
@@ -246,7 +246,7 @@ def _parsed(row: int, cells: dict[str, str]) -> tuple[dict, list[str]]:
         if p.message: warnings.append(p.message)
     return values, warnings
 
-# %% ../nbs/01a_review.ipynb #c038
+# %% ../nbs/01a_review.ipynb #c039
 def _open_reasons(row: int, values: dict, reasons, corrections: dict) -> list[dict]:
     "Blocking reasons that the corrections did not settle."
     frame = pd.DataFrame({k: [v] for k, v in values.items() if v is not None}, index=[row])
@@ -260,7 +260,7 @@ def _open_reasons(row: int, values: dict, reasons, corrections: dict) -> list[di
             if not settled or (column in asked.values() and not values.get(column)): now.append(r)
     return now
 
-# %% ../nbs/01a_review.ipynb #c041
+# %% ../nbs/01a_review.ipynb #c042
 def release(held: dict, corrections: dict, who: str, why: str, reasons=()) -> tuple[dict, dict]:
     """A held row (one dict of `.attrs["held"]`) as typed values, and the record for the ledger: row, who, why, codes
     waived, corrections (old, new), warnings. `reasons` are those of intake. InputError while something stays wrong."""

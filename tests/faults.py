@@ -407,7 +407,8 @@ def _write_csv(table: Table, path: Path) -> int:
         path.write_bytes(b"\xff\xfe" + text.encode("utf-16-le"))
     else:
         path.write_bytes(text.encode(d.encoding, errors="replace"))
-    return sum(bool(line.strip(d.separator + '" ')) for line in lines[1 + len(table.preamble) :])  # a blank line is no row
+    below = lines[1 + len(table.preamble) :]
+    return sum(bool(line.strip(d.separator + '" ')) for line in below)  # a blank line is no row
 
 
 def _write_ini(table: Table, path: Path) -> int:

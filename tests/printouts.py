@@ -18,6 +18,7 @@ DAMAGES = ("pdf text", "clean", "pdf image", "skew", "jpeg", "noise", "blur", "f
 READABLE = DAMAGES[:-1]  # a person reads these at arm's length; a fax at fax resolution is to be refused
 FONTS = ("NanumGothic", "NanumBarunGothic", "NanumSquareR", "NanumGothicBold", "NanumBarunGothicBold")
 FONT_FOLDER = Path("/usr/share/fonts/truetype/nanum")
+NO_FONTS = None if FONT_FOLDER.is_dir() else "invented printouts need Korean fonts: apt install fonts-nanum"
 FAMILY = ("김", "이", "박", "최", "정", "Hong", "Seo")
 GIVEN = ("하늘", "가온", "다솜", "로운", "Mina", "Jisu", "Arin")
 

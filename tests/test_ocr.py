@@ -23,6 +23,7 @@ from lensnb.ocr import confirm, page_facts, printed_cell, read_printout, read_pr
 from lensnb.scans import Page, Quality, Word, read_page, read_picture
 from lensnb.schema import FIELDS, InputError
 
+pytestmark = pytest.mark.skipif(bool(printouts.NO_FONTS), reason=str(printouts.NO_FONTS))
 KEY = b"7" * 32
 DOZEN = list(enumerate(["clean", "scan", "jpeg", "blur", "noise", "small", "skew", "faint", "photo", "pdf image"], 700))
 DOZEN += [(710, "pdf text"), (711, "pdf text")]

@@ -11,6 +11,7 @@ from PIL import Image
 from lensnb.scans import LIMITS, gate, page_count, read_page, read_pages, shades, skew
 from lensnb.schema import InputError
 
+pytestmark = pytest.mark.skipif(bool(printouts.NO_FONTS), reason=str(printouts.NO_FONTS))
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
