@@ -315,12 +315,12 @@ def ocr(pages, out, clinic, key, received, as_json):
     picture on the review page; `lensnb store release` takes what was typed there."""
     from lensnb.ocr import read_printouts, review_page
     from lensnb.store import Store
-    store, secret, now, bar = Store(out, create=True), _key(key), received or _now(), _bar(pages, "ocr")
-    eyes = read_printouts(pages, out / "printouts", clinic=clinic, key=secret, progress=lambda *_: bar.update())
-    bar.close()
-    line = _take(store, Path(f"{len(pages)} printouts"), lambda _: eyes, now)
-    click.echo(f"Compare with the pictures: {review_page(eyes, out / 'printouts')}", err=True)
-    sys.exit(_tell_intake([line], store, as_json))
+    store, secret, now = Store(out, create=True), _key(key), received or _now()
+    def read(paths): return read_printouts(paths, out / "printouts", clinic=clinic, key=secret)
+    lines = [_take(store, path, lambda p: read([p]), now) for path in _bar(pages, "ocr")]
+    good = [path for path, line in zip(pages, lines) if line["state"] != "refused"]
+    if good: click.echo(f"Compare with the pictures: {review_page(read(good), out / 'printouts')}", err=True)
+    sys.exit(_tell_intake(lines, store, as_json))
 
 # %% ../nbs/72_cli.ipynb #c055
 @main.group()

@@ -301,7 +301,7 @@ def _parquet_rows(path: Path) -> list:
 
 # %% ../nbs/00d_files.ipynb #c052
 _SECTION = re.compile(r"\s*\[([^\[\]]+)\]\s*")
-_SCAN = re.compile(r"Test Data (OD|OS)\b.*")
+_SCAN = re.compile(r"Test Data\b(?: (OD|OS)\b)?.*")
 
 
 def _sections(text: str) -> list[dict]:
@@ -340,10 +340,11 @@ def _scan_rows(group: list[dict]):
         side, said = _SCAN.match(s["title"])[1], parse_cell("eye", s["values"].get("Eye", "")).value
         other = [k for k, v in s["values"].items() if shared.get(k, v) != v and k != "Eye"]
         more = [f"`{k}` differs between the sections" for k in other]
-        if said not in (None, side): more.append(f"the section says {side}, its key `Eye` says {said}")
+        if side is None: more.append("the section does not say OD or OS")
+        elif said not in (None, side): more.append(f"the section says {side}, its key `Eye` says {said}")
         yield s["row"], {"[side]": side, "[scan]": s["title"]} | shared | s["values"], faults + s["faults"] + more
 
-# %% ../nbs/00d_files.ipynb #c056
+# %% ../nbs/00d_files.ipynb #c058
 def _ini_cells(text: str, name: str) -> tuple[pd.DataFrame, list[dict]]:
     "One row for each scan of a file with sections, indexed by the line of its title."
     rows = [row for group in _patients(_sections(text)) for row in _scan_rows(group)]
@@ -357,7 +358,7 @@ def _ini_cells(text: str, name: str) -> tuple[pd.DataFrame, list[dict]]:
     return pd.DataFrame([[v.get(k, "") for k in keys] for _, v in good], columns=keys, index=[i for i, _ in good],
                         dtype=str), torn
 
-# %% ../nbs/00d_files.ipynb #c059
+# %% ../nbs/00d_files.ipynb #c061
 def _bytes(path: Path) -> bytes:
     if not path.is_file(): raise InputError(f"There is no file `{path.name}`", value=path.name, remedy="check the path")
     try:
@@ -377,7 +378,7 @@ def _stored_cells(path: Path, kind: str, sheet, heading) -> tuple:
                          remedy="save it again") from e
     return *_table(rows, path.name), dict(sheet=title) if title else {}
 
-# %% ../nbs/00d_files.ipynb #c061
+# %% ../nbs/00d_files.ipynb #c063
 def read_cells(path, sheet: str | None = None, *, heading=None, encoding: str | None = None) -> tuple:
     """(cells, torn): text cells of a CSV, TSV, xlsx, parquet or INI file, indexed by the file's own row number, and
     the reasons of rows that cannot be cut. `sheet` names the sheet of a workbook; `heading`, a question asked of the

@@ -351,7 +351,7 @@ def crop_png(page: Page, clean: np.ndarray, v: Value) -> bytes:
 # %% ../nbs/02_ocr.ipynb #c052
 def page_record(path, number: int, sha256: str, naming: Naming, confirm=CONFIRM) -> tuple[dict, dict]:
     "What one page of a file says, as plain data, and the crops (name -> PNG) for a person to look at."
-    record = dict(mark=_mark(naming, confirm), source=f"source-{sha256[:8]}", page=number, rows=[])
+    record = dict(mark=_mark(naming, confirm), source=f"source-{sha256[:8]}", sha256=sha256, page=number, rows=[])
     try: page = read_page(path, number)
     except InputError as e:
         if isinstance(e.__cause__, ImportError): raise       # a missing extra is not a fault of the page
@@ -405,9 +405,10 @@ def eyes_of(records: list[dict]) -> pd.DataFrame:
 
 # %% ../nbs/02_ocr.ipynb #c059
 def _origin(records: list[dict]) -> dict:
-    sources = sorted({d["source"] for d in records})
-    return dict(source=sources[0] if len(sources) == 1 else f"{len(sources)} documents", profile="printout",
-                pages=len(records), sha256=hashlib.sha256("".join(sources).encode()).hexdigest(), ignored=[])
+    sources = sorted({(d["sha256"], d["source"]) for d in records})
+    whole = hashlib.sha256("".join(sha256 for sha256, _ in sources).encode()).hexdigest()
+    return dict(source=sources[0][1] if len(sources) == 1 else f"{len(sources)} documents", profile="printout",
+                pages=len(records), sha256=sources[0][0] if len(sources) == 1 else whole, ignored=[])
 
 
 def _typed(frame: pd.DataFrame) -> pd.DataFrame:
