@@ -301,6 +301,13 @@ def intake(files, out, clinic, key, profiles, sheet, received, as_json):
     sys.exit(_tell_intake(lines, store, as_json))
 
 # %% ../nbs/72_cli.ipynb #c053
+def _places(lines: list[dict]) -> dict[int, str]:
+    "Row of the page on which printouts are compared -> where `lensnb store release` finds it."
+    batches = {line["batch"]: line["received"] for line in lines if "batch" in line}      # each document once
+    places = [f"batch {batch[:8]} row {i}" for batch, rows in batches.items() for i in range(1, rows + 1)]
+    return dict(enumerate(places, 1))
+
+# %% ../nbs/72_cli.ipynb #c056
 @main.command()
 @click.argument("pages", nargs=-1, required=True, type=click.Path(path_type=Path))
 @_store
@@ -318,11 +325,12 @@ def ocr(pages, out, clinic, key, received, as_json):
     store, secret, now = Store(out, create=True), _key(key), received or _now()
     def read(paths): return read_printouts(paths, out / "printouts", clinic=clinic, key=secret)
     lines = [_take(store, path, lambda p: read([p]), now) for path in _bar(pages, "ocr")]
-    good = [path for path, line in zip(pages, lines) if line["state"] != "refused"]
-    if good: click.echo(f"Compare with the pictures: {review_page(read(good), out / 'printouts')}", err=True)
+    eyes = read([path for path, line in zip(pages, lines) if line["state"] != "refused"])
+    page = review_page(eyes, out / "printouts", places=_places(lines))
+    click.echo(f"Compare with the pictures: {page}", err=True)
     sys.exit(_tell_intake(lines, store, as_json))
 
-# %% ../nbs/72_cli.ipynb #c055
+# %% ../nbs/72_cli.ipynb #c058
 @main.group()
 def store(): """Look at a store, check it, make it ready for serving, let a quarantined row in."""
 
@@ -346,7 +354,7 @@ def show(folder, as_json):
     from lensnb.store import Store
     _tell(Store(folder).show(), as_json)
 
-# %% ../nbs/72_cli.ipynb #c058
+# %% ../nbs/72_cli.ipynb #c061
 @store.command()
 @_folder
 @_json
@@ -357,7 +365,7 @@ def verify(folder, as_json):
     _tell(table, as_json)
     sys.exit(0 if table["ok"].all() else 1)
 
-# %% ../nbs/72_cli.ipynb #c061
+# %% ../nbs/72_cli.ipynb #c064
 @store.command()
 @_folder
 @click.option("--as-of", help="What was known at this moment (UTC).  [default: now]", show_default=False)
@@ -372,7 +380,7 @@ def materialize(folder, as_of):
         count = Store(folder).materialize(as_of or _now(), progress=show)
     click.echo(f"{folder}: {count} eyes ready for serving")
 
-# %% ../nbs/72_cli.ipynb #c064
+# %% ../nbs/72_cli.ipynb #c067
 @store.command()
 @_folder
 @click.argument("batch")

@@ -511,18 +511,18 @@ def _refused(reasons: list[dict]) -> str:
     return f"<h2>Pages that gave nothing: {len(reasons)}</h2><ul>{lines}</ul>" if lines else ""
 
 
-def _item(folder: Path, p: dict, held: dict, reasons: list[dict]) -> str:
+def _item(folder: Path, p: dict, held: dict, reasons: list[dict], place: str) -> str:
     f, why = FIELDS[p["column"]], [r["message"] for r in reasons if r["column"] == p["column"]]
     said = (why or [""])[0] if _unread(p) else f"{held.get(p['column'], p['raw'])} {f.unit}"
     crop = _image(folder, p["crop"], f"Crop of the page: {f.label}, {p['eye']}")
-    return (f'<tr><td>{p["row"]}<br><small>{html.escape(held.get("eye_id", ""))} page {p["page"]}</small></td>'
+    return (f'<tr><td>{html.escape(place)}<br><small>{html.escape(held.get("eye_id", ""))} page {p["page"]}</small></td>'
             f'<td>{p["eye"]}</td><td>{html.escape(f.label)}<br><small><code>{f.name}</code></small></td><td>{crop}</td>'
             f'<td{"" if _unread(p) else " class=read"}>{html.escape(said)}</td><td class="blank"></td></tr>')
 
 # %% ../nbs/02_ocr.ipynb #c075
-def review_page(eyes: pd.DataFrame, folder, path=None) -> Path:
+def review_page(eyes: pd.DataFrame, folder, path=None, places: dict | None = None) -> Path:
     """Write the page on which a person compares numbers with crops (those of `read_printouts` in `folder`): one file,
-    no scripts, no identities. Returns its path."""
+    no scripts, no identities. `places` says where a row is kept ("batch 3f2a row 1"). Returns its path."""
     folder, reasons = Path(folder), eyes.attrs["quarantine"]
     path = folder / "review.html" if path is None else Path(path)
     held, facts = {h["row"]: h for h in eyes.attrs["held"]}, eyes.attrs["intake"]
@@ -532,7 +532,8 @@ def review_page(eyes: pd.DataFrame, folder, path=None) -> Path:
     parts = [f"<h1>Numbers to compare with the paper</h1><p>{facts['source']}, {facts['pages']} pages.</p>"]
     for head, words, items in (("Compare", "Type what stands above the bar. Mind the sign.", compare),
                                ("Not read", "These were left out. Type them, or leave them empty.", unread)):
-        lines = [_item(folder, p, held.get(p["row"], {}), [r for r in reasons if r["row"] == p["row"]]) for p in items]
+        lines = [_item(folder, p, held.get(p["row"], {}), [r for r in reasons if r["row"] == p["row"]],
+                       (places or {}).get(p["row"], f"row {p['row']}")) for p in items]
         parts.append(f"<h2>{head}: {len(items)}</h2><p>{words}</p>")
         if lines: parts.append(_TABLE.format("\n".join(lines)))
     parts.append(_refused([r for r in reasons if r["code"] in ("page", "nothing_read")]))
