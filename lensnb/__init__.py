@@ -7,6 +7,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "cohort": ("read_eyes", "fetch_badajoz", "training_eyes"),
     "intake": ("quarantine", "write_quarantine"),
+    "store": ("Store",),
     "clinics": ("synthetic_clinics",),
     "bounds": ("bound_outcomes", "OutcomeRange", "MonotoneResponse", "StepEffect"),
     "sizing": ("SizingModel",),

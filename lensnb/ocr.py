@@ -515,7 +515,8 @@ def _item(folder: Path, p: dict, held: dict, reasons: list[dict], place: str) ->
     f, why = FIELDS[p["column"]], [r["message"] for r in reasons if r["column"] == p["column"]]
     said = (why or [""])[0] if _unread(p) else f"{held.get(p['column'], p['raw'])} {f.unit}"
     crop = _image(folder, p["crop"], f"Crop of the page: {f.label}, {p['eye']}")
-    return (f'<tr><td>{html.escape(place)}<br><small>{html.escape(held.get("eye_id", ""))} page {p["page"]}</small></td>'
+    whose = html.escape(held.get("eye_id", ""))
+    return (f'<tr><td>{html.escape(place)}<br><small>{whose} page {p["page"]}</small></td>'
             f'<td>{p["eye"]}</td><td>{html.escape(f.label)}<br><small><code>{f.name}</code></small></td><td>{crop}</td>'
             f'<td{"" if _unread(p) else " class=read"}>{html.escape(said)}</td><td class="blank"></td></tr>')
 
