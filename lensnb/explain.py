@@ -10,7 +10,7 @@ __all__ = ['QUIET_UM', 'UP', 'DOWN', 'shapley', 'label', 'value_text', 'sentence
 import numpy as np
 import pandas as pd
 
-from .gam import spec_for
+from .vault import spec_for
 from .schema import FIELDS, InputError
 from .style import INK, QUIET, size_colors, zone_band
 

@@ -23,7 +23,7 @@ from .bounds import VAULT_LADDER, bound_probabilities, carry_limits
 from .checks import applicability
 from .cohort import training_eyes
 from .features import FEATURES, available, check_fingerprint, fingerprint
-from .gam import SizingGAM, spec_for
+from .vault import SizingGAM, spec_for
 from .intervals import MIN_PATIENTS, CrossConformal
 from .overlap import SupportEstimator
 from .schema import FIELDS, OUTCOME_RANGE_UM, SIZES_MM, ZONE_UM, InputError, NotEnoughData, check_eyes

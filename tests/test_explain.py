@@ -12,7 +12,7 @@ import pandas as pd  # noqa: E402
 import pytest  # noqa: E402
 
 from lensnb.explain import explain_eye, importance, label, sentence, shapley, value_text, waterfall, what_to_notice  # noqa: E402
-from lensnb.gam import SizingGAM  # noqa: E402
+from lensnb.vault import SizingGAM  # noqa: E402
 from lensnb.schema import InputError  # noqa: E402
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.interpolate import BSpline
 
-from lensnb.gam import (
+from lensnb.vault import (
     VAULT_SPEC,
     SizingGAM,
     bspline_basis,
@@ -357,5 +357,5 @@ def test_a_fit_is_quick_and_the_import_is_light(data):
         times.append(time.perf_counter() - start)
     assert min(times) < 0.3  # 0.05 s when measured alone; shared machines get room
     heavy = "('pygam', 'sklearn', 'scipy', 'matplotlib', 'shap')"
-    code = f"import sys, lensnb.gam; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, lensnb.vault; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
