@@ -10,6 +10,9 @@ _PUBLIC = {
     "store": ("Store",),
     "clinics": ("synthetic_clinics",),
     "bounds": ("bound_outcomes", "OutcomeRange", "MonotoneResponse", "StepEffect"),
+    "gam": ("VaultGAM",),
+    "vault": ("SizingGAM",),
+    "formulas": ("formula",),
     "sizing": ("SizingModel",),
     "schema": ("LensnbError", "InputError", "NotEnoughData", "AssumptionError"),
 }

@@ -56,6 +56,7 @@ def first_to_load(root):
             sys.modules[name] = None        # importing these fails from here on
         first = {}
         for path in sorted(pathlib.Path("lensnb").glob("[a-z]*.py")):
+            if path.stem == "gam": continue             # a subclass of pygam's class cannot be had without pygam
             importlib.import_module(f"lensnb.{path.stem}")
             for name in {module.split(".")[0] for module in sys.modules}:
                 first.setdefault(name, path.stem)

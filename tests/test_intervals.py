@@ -23,6 +23,7 @@ from lensnb.intervals import (
     upper_limit,
     wilson,
 )
+from lensnb.scale import LogScale
 from lensnb.schema import InputError, NotEnoughData
 
 
@@ -379,6 +380,243 @@ def test_coverage_table_counts_patients():
         coverage_table(y, [np.nan] * 5, y, ["a"] * 5, range(5))
 
 
+# Normalized by a scale
+
+
+class Fixed:
+    """A scale that is `value` for everybody, or for each row by `rule`; remembers what it was given."""
+
+    def __init__(self, value=1.0, rule=None):
+        self.value, self.rule = value, rule
+
+    def fit(self, X, residual, groups=None, sample_weight=None):
+        self.seen = (np.asarray(X), np.asarray(residual), np.asarray(groups), sample_weight)
+        return self
+
+    def predict(self, X):
+        return np.full(len(X), self.value) if self.rule is None else self.rule(np.asarray(X))
+
+    def to_dict(self):
+        return {"value": self.value}
+
+    @classmethod
+    def from_dict(cls, state):
+        return cls(state["value"])
+
+
+def growing(n=250, seed=0, growth=0.6, rho=0.7):
+    """Errors grow with the first column; two levels; one or two units a patient."""
+    rng = np.random.default_rng(seed)
+    patient = np.repeat(np.arange(n), rng.choice([1, 2], n))
+    by = rng.choice(2, n, p=[0.7, 0.3])[patient]
+    X = rng.normal(size=(n, 2))[patient] + 0.2 * rng.normal(size=(len(patient), 2))
+    noise = np.sqrt(rho) * rng.normal(size=n)[patient] + np.sqrt(1 - rho) * rng.normal(size=len(patient))
+    return X, X @ [1.0, -0.5] + 0.3 * by + np.exp(growth * X[:, 0]) * noise, by, patient
+
+
+@given(st.integers(0, 20), st.sampled_from([0.25, 1.0, 2.0, 1024.0]), st.booleans(), st.booleans())
+@settings(max_examples=15, deadline=None)
+def test_a_constant_scale_changes_nothing_to_the_last_bit(seed, value, between, split):
+    X, y, by, groups = world(80, seed)
+    kind = SplitConformal if split else CrossConformal
+    plain = kind(Line, outcome_range=(-4, 4), interpolate=between).fit(X, y, by, groups)
+    same = kind(Line, outcome_range=(-4, 4), interpolate=between, make_scale=lambda: Fixed(value))
+    same.fit(X, y, by, groups)
+    assert same.interval(X, by).equals(plain.interval(X, by))
+    assert same.probabilities(X, by, (-1, 1)).equals(plain.probabilities(X, by, (-1, 1)))
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_normalized_cv_plus_agrees_with_a_plain_loop(seed):
+    X, y, by, groups = (a[:40] for a in growing(40, seed))
+    machine = CrossConformal(Line, n_splits=4, seed=seed, make_scale=lambda: LogScale([0])).fit(X, y, by, groups)
+    fold = machine.out_of_fold["fold"].to_numpy()
+    for j in range(0, 40, 5):
+        pairs = []
+        for i in np.flatnonzero(by == by[j]):
+            kept = fold != fold[i]
+            model = Line().fit(X[kept], y[kept])
+            scale = LogScale([0]).fit(X[kept], y[kept] - model.predict(X[kept]), groups[kept])
+            error = (y[i] - model.predict(X[[i]])[0]) / scale.predict(X[[i]])[0]
+            guess = model.predict(X[[j]])[0] + scale.predict(X[[j]])[0] * error
+            pairs.append((guess, 1 / np.sum((groups == groups[i]) & (by == by[i]))))
+        values, weights = zip(*pairs)
+        for alpha in (0.2, 0.4):
+            assert machine.lower(X[[j]], by[j], alpha)[0] == pytest.approx(slow_lower(values, weights, alpha), abs=1e-9)
+            slow = -slow_lower([-v for v in values], weights, alpha)
+            assert machine.upper(X[[j]], by[j], alpha)[0] == pytest.approx(slow, abs=1e-9)
+
+
+def test_the_scale_never_sees_the_fold_it_serves():
+    X, y, by, groups = world(60)
+    weight = np.random.default_rng(0).uniform(0.5, 2, len(y))
+    machine = CrossConformal(Line, make_scale=Fixed).fit(X, y, by, groups, sample_weight=weight)
+    fold = machine.out_of_fold["fold"].to_numpy()
+    for f, (model, scale) in enumerate(zip(machine.models, machine.scales)):
+        rows, residual, who, given_weight = scale.seen
+        assert set(who).isdisjoint(groups[fold == f]) and len(rows) == (fold != f).sum()
+        assert np.array_equal(residual, y[fold != f] - model.predict(X[fold != f]))
+        assert np.array_equal(given_weight, weight[fold != f])
+
+
+def test_out_of_fold_keeps_the_scale_and_the_raw_error():
+    X, y, by, groups = growing(80)
+    machine = CrossConformal(Line, make_scale=lambda: LogScale([0])).fit(X, y, by, groups)
+    frame = machine.out_of_fold
+    assert np.allclose(frame["prediction"] + frame["residual"], y) and (frame["scale"] > 0).all()
+    pooled = np.sort(machine.residuals["residual"])
+    assert np.allclose(pooled, np.sort(frame["residual"] / frame["scale"]))
+    assert (CrossConformal(Line).fit(X, y, by, groups).out_of_fold["scale"] == 1).all()
+
+
+def test_growing_errors_undercover_the_top_quarter_unless_normalized():
+    share = {}
+    for kind, scale in {"constant": None, "normalized": lambda: LogScale([0])}.items():
+        found, width = [], []
+        for seed in range(12):
+            X, y, by, groups = growing(250, seed)
+            new_X, new_y, new_by, _ = growing(250, 5000 + seed)
+            band = CrossConformal(Line, make_scale=scale).fit(X, y, by, groups).interval(new_X, new_by)
+            top = new_X[:, 0] > np.quantile(new_X[:, 0], 0.75)
+            inside = covered(band, new_y)
+            found.append([inside[top].mean(), inside[~top].mean(), inside.mean()])
+            width.append((band["upper"] - band["lower"]).mean())
+        share[kind] = (*np.mean(found, axis=0), np.mean(width))
+    assert share["constant"][0] < 0.8 and share["constant"][1] > 0.93, "the average is right, the top quarter is not"
+    assert abs(share["normalized"][0] - 0.91) < 0.025 and abs(share["normalized"][1] - 0.91) < 0.025
+    assert share["normalized"][3] < share["constant"][3]
+
+
+def test_interpolation_is_nominal_on_average_and_inside_the_whole_ranks():
+    rng = np.random.default_rng(0)
+    draws = rng.random((20_000, 51))
+    low, high = (rule(draws[:, 1:], np.ones(50), 0.05, True) for rule in (lower_limit, upper_limit))
+    outer = [rule(draws[:, 1:], np.ones(50), 0.05) for rule in (lower_limit, upper_limit)]
+    inside = (low <= draws[:, 0]) & (draws[:, 0] <= high)
+    assert inside.mean() == pytest.approx(0.9, abs=0.007)
+    assert ((outer[0] <= draws[:, 0]) & (draws[:, 0] <= outer[1])).mean() == pytest.approx(0.922, abs=0.007)
+    assert (outer[0] <= low).all() and (high <= outer[1]).all()
+    assert lower_limit(np.arange(18.0)[None], np.ones(18), 0.05, True) == -np.inf, "the floor stays"
+    assert lower_limit(np.arange(19.0)[None], np.ones(19), 0.05, True) == 0
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(-20, 20), st.sampled_from([1, 0.5, 1 / 3])),
+        min_size=1,
+        max_size=30,
+        unique_by=lambda p: p[0],
+    ),
+    st.floats(0.01, 0.99),
+    st.floats(0.01, 0.99),
+)
+@settings(max_examples=60)
+def test_interpolated_limits_are_monotone_and_mirrored(pairs, a, b):
+    values, weights = np.array([[p[0] for p in pairs]], float), np.array([p[1] for p in pairs])
+    low, high = (lower_limit(values, weights, risk, True)[0] for risk in (min(a, b), max(a, b)))
+    assert low <= high <= values.max()
+    mirrored = -lower_limit(-values, weights, a, True)
+    assert upper_limit(values, weights, a, True) == pytest.approx(mirrored, abs=1e-9)
+    if a < 0.5:
+        assert lower_limit(values, weights, a, True) <= upper_limit(values, weights, a, True) + 1e-9
+
+
+def test_interpolated_one_sided_limits_miss_as_often_as_asked():
+    missed = []
+    for seed in range(25):
+        X, y, by, groups = world(70, seed, shares=(1.0,), both=0.3)
+        new_X, new_y, _, _ = world(300, 700 + seed, shares=(1.0,))
+        machine = CrossConformal(Line, interpolate=True).fit(X, y, np.zeros(len(y)), groups)
+        rows = machine.prepare(new_X)
+        missed.append([(new_y < machine.lower(rows, 0, 0.1)).mean(), (new_y > machine.upper(rows, 0, 0.1)).mean()])
+    assert np.abs(np.mean(missed, axis=0) - 0.1).max() < 0.03
+
+
+# Prepared rows
+
+
+def test_prepared_rows_give_the_same_answers_and_ask_the_models_once():
+    class Counting(Line):
+        asked = 0
+
+        def predict(self, X):
+            Counting.asked += 1
+            return super().predict(X)
+
+    X, y, by, groups = growing(80)
+    frame = pd.DataFrame(X, columns=["a", "b"], index=[f"u{i}" for i in range(len(X))])
+    machine = CrossConformal(Counting, make_scale=lambda: LogScale("a")).fit(frame, y, by, groups)
+    expected = [machine.interval(frame, by), machine.probabilities(frame, by, (-1, 1)), machine.lower(frame, 1, 0.2)]
+    Counting.asked = 0
+    rows = machine.prepare(frame)
+    answers = [machine.interval(rows, by), machine.probabilities(rows, by, (-1, 1)), machine.lower(rows, 1, 0.2)]
+    assert Counting.asked == len(machine.models) and len(rows) == len(frame)
+    assert answers[0].equals(expected[0]) and answers[1].equals(expected[1]) and (answers[2] == expected[2]).all()
+    assert answers[0].index.equals(frame.index) and machine.prepare(rows) is rows
+    assert (machine.lower(rows, by, 0.05) == expected[0]["lower"]).all(), "other levels in between do no harm"
+
+
+def test_many_rows_are_not_remembered(monkeypatch):
+    X, y, by, groups = world(80)
+    machine = CrossConformal(Line).fit(X, y, by, groups)
+    kept = machine.interval(X, by)
+    monkeypatch.setattr("lensnb.intervals.MEMORY", 10)
+    rows = machine.prepare(X)
+    assert machine.interval(rows, by).equals(kept) and not rows.memory
+
+
+def test_pass_groups_hands_the_patients_to_the_models():
+    class Grouped(Line):
+        def fit(self, X, y, sample_weight=None, groups=None):
+            self.groups = groups
+            return super().fit(X, y, sample_weight)
+
+    X, y, by, groups = world(40)
+    machine = CrossConformal(Grouped, pass_groups=True).fit(X, y, by, groups)
+    fold = machine.out_of_fold["fold"].to_numpy()
+    assert all(np.array_equal(m.groups, groups[fold != f]) for f, m in enumerate(machine.models))
+    assert CrossConformal(Grouped).fit(X, y, by, groups).models[0].groups is None
+
+
+# Independent libraries, on ungrouped data
+
+
+def test_agrees_with_crepes_normalized_by_level():
+    crepes = pytest.importorskip("crepes")
+    for seed in (0, 1):
+        X, y, by, groups = growing(400, seed)
+        first = np.unique(groups, return_index=True)[1]
+        X, y, by, groups = X[first], y[first], by[first], groups[first]
+        machine = SplitConformal(Line, make_scale=lambda: LogScale([0])).fit(X, y, by, groups)
+        held = machine.out_of_fold["fold"].to_numpy() == 0
+        errors, new = machine.out_of_fold[held], np.random.default_rng(9).normal(size=(50, 2))
+        system = crepes.ConformalPredictiveSystem()
+        system.fit(errors["residual"].to_numpy(), sigmas=errors["scale"].to_numpy(), bins=by[held])
+        rows, level = machine.prepare(new), np.arange(50) % 2
+        theirs = system.predict_int(rows.prediction[:, 0], sigmas=rows.scale[:, 0], bins=level, confidence=0.87)
+        assert np.allclose(machine.interval(new, level, 0.13)[["lower", "upper"]], theirs, atol=1e-9)
+
+
+@pytest.mark.parametrize("n", [99, 120])
+def test_agrees_with_mapie_cv_plus(n):
+    regression, scores = pytest.importorskip("mapie.regression"), pytest.importorskip("mapie.conformity_scores")
+    from sklearn.linear_model import LinearRegression
+    from sklearn.model_selection import PredefinedSplit
+
+    X, y, _, groups = world(n, 3, both=0)
+    machine = CrossConformal(Line, n_splits=5).fit(X, y, np.zeros(n), groups)
+    theirs = regression.CrossConformalRegressor(
+        LinearRegression(),
+        confidence_level=0.9,
+        conformity_score=scores.AbsoluteConformityScore(sym=False),
+        method="plus",
+        cv=PredefinedSplit(machine.out_of_fold["fold"].to_numpy()),
+    ).fit_conformalize(X, y)
+    new = np.random.default_rng(0).normal(size=(40, 2))
+    limits = theirs.predict_interval(new)[1][:, :, 0]
+    assert np.allclose(machine.interval(new, 0, 0.1)[["lower", "upper"]], limits, atol=1e-9)
+
+
 # Keeping, refusing, speed
 
 
@@ -398,6 +636,18 @@ def test_roundtrip_is_bit_equal(kind):
     assert machine.interval(frame, by).index.equals(frame.index)
     one = pd.concat([machine.interval(frame.iloc[[i]], by[i]) for i in range(10)])
     pd.testing.assert_frame_equal(one, machine.interval(frame, by).iloc[:10], check_exact=True)
+
+
+@pytest.mark.parametrize("kind", [CrossConformal, SplitConformal])
+def test_roundtrip_keeps_the_scale_and_the_ranks(kind):
+    X, y, by, groups = growing(80)
+    machine = kind(Line, make_scale=lambda: LogScale([0]), interpolate=True).fit(X, y, by, groups)
+    text = json.dumps(machine.to_dict(), allow_nan=False)
+    again = kind.from_dict(json.loads(text), Line.from_dict, LogScale.from_dict)
+    assert again.interval(X, by).equals(machine.interval(X, by)) and json.dumps(again.to_dict()) == text
+    old = json.loads(json.dumps(kind(Line).fit(X, y, by, groups).to_dict()))
+    whole = kind.from_dict({k: v for k, v in old.items() if k not in ("scales", "interpolate")}, Line.from_dict)
+    assert whole.scales == [] and not whole.interpolate, "states of version 1 had neither"
 
 
 def test_same_seed_same_bytes_other_seed_other_folds():
@@ -425,6 +675,27 @@ def test_same_seed_same_bytes_other_seed_other_folds():
         (lambda X, y, by, g: CrossConformal.from_dict({"kind": "?"}, Line.from_dict), "not a saved CrossConformal"),
         (lambda X, y, by, g: CrossConformal(Line, outcome_range=(1, 0)), "low, high"),
         (lambda X, y, by, g: SplitConformal(Line, share=1.0), "between 0 and 1"),
+        (
+            lambda X, y, by, g: CrossConformal(Line, make_scale=lambda: Fixed(0.0)).fit(X, y, by, g),
+            "scale must be a positive number.*row 0",
+        ),
+        (
+            lambda X, y, by, g: CrossConformal(Line, make_scale=lambda: Fixed(np.nan)).fit(X, y, by, g),
+            "scale must be a positive number",
+        ),
+        (lambda X, y, by, g: CrossConformal(Twin, make_scale=lambda: LogScale([0])).fit(X, y, by, g), "residual is 0"),
+        (
+            lambda X, y, by, g: CrossConformal.from_dict(
+                CrossConformal(Line, make_scale=Fixed).fit(X, y, by, g).to_dict(), Line.from_dict
+            ),
+            "have a scale",
+        ),
+        (
+            lambda X, y, by, g: (
+                CrossConformal(Line).fit(X, y, by, g).interval(CrossConformal(Line).fit(X, y, by, g).prepare(X), by)
+            ),
+            "another machine",
+        ),
     ],
 )
 def test_refusals_say_what_is_wrong(act, message):

@@ -24,6 +24,11 @@ ALLOWED = {
     ("explore", "used['ata_mm'] - used['wtw_mm']"): "two distances compared in a figure",
     ("explain", "650 + 500 * (X['size_mm'] - 13.2) - 330"): "the truth behind made-up eyes",
     ("overlap", "eyes['wtw_mm'] + 0.35 * (eyes['acd_mm'] - 3.3)"): "how a made-up surgeon chooses",
+    ("intervals", "d['size_mm'] - d['ata_mm']"): "the truth behind made-up eyes",
+    ("intervals", "620 + 520 * (d['size_mm'] - 13.1) - 330"): "the truth behind made-up eyes",
+    ("traps", "clinic['size_mm'] - clinic['ata_mm']"): "the trap itself: a compression stored before the size was known",
+    ("choice", "(birch['age_y'] - 25) * (birch['lt_mm'] - 3.67)"): "an ablation that no model keeps",
+    ("artefact", "eyes['size_mm'] * eyes['ata_mm']"): "an invented feature, to show that it is refused",
 }
 METHODS = {
     "add",
