@@ -14,7 +14,7 @@ unequal), and its smoothing (REML, given). In many problems coefficients outnumb
 pygam fits the first `--pygam` of the same problems; its violations are printed beside ours, in SD of the outcome.
 Then the eyes at hand (LENSNB_DATA_DIR names the folder of the real ones; else a synthetic clinic, named as such): the
 model of the vault, and the same model on redraws of the patients, by `direction_check`.
-About 4 minutes on one core. Exit code 1 when any direction is broken, or a fit fails.
+5 to 10 minutes on one core. Exit code 1 when any direction is broken, or a fit fails.
 """
 
 import argparse

@@ -173,7 +173,7 @@ def size(eyes, eye, model, first, zone, out, as_json):
 @main.command()
 @click.argument("eyes", type=click.Path(path_type=Path))
 @click.option("--model", "-m", type=click.Path(path_type=Path), default="model.json", help="A model of `lensnb fit`.")
-@click.option("--out", "-o", type=click.Path(path_type=Path), default="scored.parquet", help="The parquet file to write.")
+@click.option("--out", "-o", type=click.Path(path_type=Path), default="scored.parquet", help="The file to write.")
 @click.option("--workers", "-j", type=click.IntRange(1), default=2, help="Chunks at a time.")
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
 def score(eyes, model, out, workers, as_json):

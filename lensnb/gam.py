@@ -14,14 +14,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 from pygam import LinearGAM
-from pygam.terms import Term
+from pygam.terms import SplineTerm, Term, TermList
 from pygam.utils import check_X, check_X_y, check_y, combine, flatten
 
-from .blocks import Coordinates, at_best_level, coordinates, dense, in_order, make_blocks, unit_penalty
+from .blocks import Coordinates, at_best_level, coordinates, dense, in_order, make_blocks, shapes_of, unit_penalty
 from .cone import NotSolved, Solution, solve_cone
 from .gram import Gram, Rows, gram, make_rows, score_squares
 from .reml import Chosen, Problem, choice_covariance, choose, stiffen
-from .schema import InputError
+from .schema import InputError, NotEnoughData
 
 # %% ../nbs/12_gam.ipynb #c005
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ def fresh_terms(terms):
     "A copy of the terms without the knots that an earlier fit learned."
     terms = deepcopy(terms)
     for term in _plain_terms(terms):
-        if getattr(term, "_learned", False): del term.edge_knots_
+        if getattr(term, "_learned", False): term.__dict__.pop("edge_knots_", None)
         term._learned = not hasattr(term, "edge_knots_")
     return terms
 
@@ -215,8 +215,6 @@ class _Reading:
         lacks = [n for n in names if n not in X]
         if lacks: raise InputError(f"The table lacks the column `{lacks[0]}`", limit=", ".join(map(str, names)))
         return X[list(names)].to_numpy(dtype=float)
-
-    def _modelmat(self, X, term=-1): return super()._modelmat(self._columns(X), term)
 
     def predict_mu(self, X): return super().predict_mu(self._columns(X))
 
@@ -250,15 +248,26 @@ def check_groups(groups, n: int, correlation: float) -> np.ndarray | None:
     return codes
 
 # %% ../nbs/12_gam.ipynb #c036
-class _Fitting(_Reading):
-    "fit(X, y, weights, groups) and what it leaves behind."
-    def fit(self, X, y, weights=None, groups=None):
-        """X (n, features) array or table, y (n,), weights (n,) >= 0, groups (n,) for `correlation`. pygam's attributes
-        are set, and `fit_` (see Fit). Raises ValueError for what is not a number, NotSolved, NotEnoughData."""
-        rows = self._prepare(X, y, weights, groups)
-        self._adopt(gram(self._layout.terms, rows), rows)
-        return self
+class _Holding(_Reading):
+    "The model matrix, by name, with directed surfaces held at the edge of their other feature."
+    def _modelmat(self, X, term=-1):
+        from scipy.sparse import hstack
+        X, asked = self._columns(X), range(len(self.terms)) if term == -1 else [term]
+        if not any(type(self.terms[k]).__name__ == "TensorTerm" for k in asked): return super()._modelmat(X, term)
+        return hstack([super(_Holding, self)._modelmat(_held(X, self.terms[k]), k) for k in asked], format="csr")
 
+
+def _held(X, term):
+    "The rows, with the undeclared features of a directed surface kept within their knots."
+    if type(term).__name__ != "TensorTerm" or not any(shapes_of(m) for m in term._terms): return X
+    X = np.array(X, dtype=float)
+    for m in term._terms:
+        if not shapes_of(m) and hasattr(m, "edge_knots_"): X[:, m.feature] = np.clip(X[:, m.feature], *m.edge_knots_)
+    return X
+
+# %% ../nbs/12_gam.ipynb #c038
+class _Preparing(_Holding):
+    "From what was given to validated rows."
     def _prepare(self, X, y, weights, groups) -> Rows:
         "Validated rows; the terms are compiled for them."
         if self.smoothing not in ("reml", "given"):
@@ -268,13 +277,33 @@ class _Fitting(_Reading):
         X = check_X(self._columns(X, learn=True), verbose=False)
         check_X_y(X, y)
         w, codes = check_weights(weights, y), check_groups(groups, len(y), self.correlation)
+        if isinstance(self.terms, str): self.terms = TermList(*[SplineTerm(j) for j in range(X.shape[1])])
         self.terms = fresh_terms(self.terms)
         self._validate_data_dep_params(X)
         self._layout = make_layout(list(self.terms))
         self.statistics_ = dict(n_samples=len(y), m_features=X.shape[1])
         return make_rows(X, y, w, codes, self.correlation)
 
-# %% ../nbs/12_gam.ipynb #c038
+# %% ../nbs/12_gam.ipynb #c040
+class _Fitting(_Preparing):
+    "fit(X, y, weights, groups)."
+    def fit(self, X, y, weights=None, groups=None):
+        """X (n, features) array or table, y (n,), weights (n,) >= 0, groups (n,) for `correlation`. pygam's attributes
+        are set, and `fit_` (see Fit). Raises ValueError for what is not a number, NotSolved, NotEnoughData."""
+        before = dict(self.__dict__)
+        try:
+            rows = self._prepare(X, y, weights, groups)
+            self._adopt(gram(self._layout.terms, rows), rows)
+        except Exception:
+            self.__dict__ = before
+            raise
+        return self
+
+    def __sklearn_tags__(self):
+        from sklearn.base import BaseEstimator, RegressorMixin
+        return type("_Regressor", (RegressorMixin, BaseEstimator), {})().__sklearn_tags__()
+
+# %% ../nbs/12_gam.ipynb #c043
 class _Adopting(_Fitting):
     "From a fit to pygam's attributes."
     def _adopt(self, sums: Gram, rows: Rows) -> None:
@@ -296,7 +325,7 @@ class _Adopting(_Fitting):
             count = len(flatten(term.lam))
             if len(own): term.lam = list(own[:count]) if len(own) >= count else [float(own[0])] * count
 
-# %% ../nbs/12_gam.ipynb #c040
+# %% ../nbs/12_gam.ipynb #c045
 def _candidates(grid, count: int) -> list[list[float]]:
     "pygam's three ways to write a grid of `count` prices: one for all, one list each, or the rows of a matrix."
     if not hasattr(grid, "__len__"):
@@ -309,7 +338,7 @@ def _candidates(grid, count: int) -> list[list[float]]:
     if wrong is None: return rows
     raise InputError("A candidate of the grid needs one `lam` for each penalty", value=len(wrong), limit=count)
 
-# %% ../nbs/12_gam.ipynb #c043
+# %% ../nbs/12_gam.ipynb #c048
 def _objective(asked: str, known: bool) -> str:
     "The name of the score, as in pygam. InputError for one that cannot be used."
     name = ("UBRE" if known else "GCV") if asked == "auto" else asked
@@ -336,7 +365,7 @@ class _Choosing(_Adopting):
         self.__dict__ = deepcopy(min(models, key=models.get)).__dict__ if keep_best else before
         return models if return_scores else self
 
-# %% ../nbs/12_gam.ipynb #c045
+# %% ../nbs/12_gam.ipynb #c050
 class _Searching(_Choosing):
     "The loop over candidates."
     def _search(self, X, y, weights, objective: str, grid) -> OrderedDict:
@@ -349,11 +378,12 @@ class _Searching(_Choosing):
             models[deepcopy(self)] = self.statistics_[name]
         return models
 
-# %% ../nbs/12_gam.ipynb #c047
+# %% ../nbs/12_gam.ipynb #c052
 class _ByGroup(_Adopting):
     "Covariances and refits by group."
     def _rows(self, X, y, groups, weights=None) -> Rows:
         "The rows of a fitted model again."
+        if not hasattr(self, "fit_"): raise InputError("The model is not fitted", remedy="call `fit` first")
         X, y = np.asarray(self._columns(X), dtype=float), np.asarray(y, dtype=float).ravel()
         codes = check_groups(np.arange(len(y)) if groups is None else groups, len(y), self.correlation)
         return make_rows(X, y, check_weights(weights, y), codes, self.correlation)
@@ -362,9 +392,10 @@ class _ByGroup(_Adopting):
         "Covariance (p, p) of the coefficients of this fit when only groups, not rows, are independent."
         rows, fit = self._rows(X, y, groups, weights), self.fit_
         step, many = fit.readout @ fit.bread, len(rows.starts)
+        if many < 2: raise NotEnoughData("A sandwich needs two groups", value=many, unit="group")
         return step @ score_squares(self._layout.terms, rows, fit.raw) @ step.T * many / (many - 1)
 
-# %% ../nbs/12_gam.ipynb #c050
+# %% ../nbs/12_gam.ipynb #c055
 class _Bootstrap(_ByGroup):
     "Refits to groups drawn again."
     def _refit(self, rows: Rows, sums: Gram) -> np.ndarray:
@@ -381,7 +412,7 @@ class _Bootstrap(_ByGroup):
             coefs.append(self._refit(drawn, replace(gram(self._layout.terms, drawn), n=int(times.sum()))))
         return np.array(coefs)
 
-# %% ../nbs/12_gam.ipynb #c052
+# %% ../nbs/12_gam.ipynb #c057
 class _Folding(_Bootstrap):
     "k folds by subtraction."
     def cross_predict(self, X, y, folds, groups, weights=None) -> np.ndarray:
@@ -396,10 +427,10 @@ class _Folding(_Bootstrap):
         for fold in np.unique(folds):
             left_out = rows.where(folds[rows.order] == fold)
             coef = self._refit(rows, sums - gram(self._layout.terms, left_out))
-            out[folds == fold] = self.terms.build_columns(values[folds == fold]) @ coef
+            out[folds == fold] = self._modelmat(values[folds == fold]) @ coef
         return out
 
-# %% ../nbs/12_gam.ipynb #c054
+# %% ../nbs/12_gam.ipynb #c059
 class VaultGAM(_Searching, _Folding, LinearGAM):
     """pygam's LinearGAM with exact shapes, REML smoothing per term, calibrated bands and groups. Terms, `predict`,
     `partial_dependence`, `confidence_intervals`, `summary`, `gridsearch` as in pygam."""

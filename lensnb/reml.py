@@ -82,7 +82,7 @@ def _step(state: State, gradient: np.ndarray, hessian: np.ndarray, low: np.ndarr
     "Newton's step in the prices that are not pushed against a bound."
     live = ~((state.rho <= low) & (gradient > 0) | (state.rho >= high) & (gradient < 0))
     size, turn = np.linalg.eigh(hessian[np.ix_(live, live)])
-    size = np.maximum(abs(size), 1e-3 * max(abs(size).max(initial=0), 1e-9))
+    size = np.maximum(abs(size), 1e-6 * max(abs(size).max(initial=0), 1e-9))
     step = np.zeros_like(gradient)
     step[live] = -turn @ ((turn.T @ gradient[live]) / size)
     return step * min(1.0, 4 / max(abs(step).max(initial=0), 1e-12))

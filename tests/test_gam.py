@@ -385,8 +385,11 @@ def test_a_clone_keeps_terms_and_options_and_nothing_learned():
     assert clone(gam).correlation == 0.3
 
 
-@pytest.mark.parametrize("make", [lambda: s(0) + l(1), lambda: te(0, 1, n_splines=4), lambda: "auto",
-                                  lambda: s(0, edge_knots=[0, 1]), lambda: f(3) + s(0)])
+CLONED = {"terms": lambda: s(0) + l(1), "surface": lambda: te(0, 1, n_splines=4), "auto": lambda: "auto",
+          "knots": lambda: s(0, edge_knots=[0, 1]), "factor": lambda: f(3) + s(0)}
+
+
+@pytest.mark.parametrize("make", CLONED.values(), ids=CLONED)
 def test_a_clone_can_be_fitted(make):
     X, y, _ = world()
     X = X[:, :4]

@@ -26,7 +26,7 @@ ALLOWED = {
     ("overlap", "eyes['wtw_mm'] + 0.35 * (eyes['acd_mm'] - 3.3)"): "how a made-up surgeon chooses",
     ("intervals", "d['size_mm'] - d['ata_mm']"): "the truth behind made-up eyes",
     ("intervals", "620 + 520 * (d['size_mm'] - 13.1) - 330"): "the truth behind made-up eyes",
-    ("traps", "clinic['size_mm'] - clinic['ata_mm']"): "the trap itself: a compression stored before the size was known",
+    ("traps", "clinic['size_mm'] - clinic['ata_mm']"): "the trap itself: a compression stored beforehand",
     ("choice", "(birch['age_y'] - 25) * (birch['lt_mm'] - 3.67)"): "an ablation that no model keeps",
     ("artefact", "eyes['size_mm'] * eyes['ata_mm']"): "an invented feature, to show that it is refused",
 }

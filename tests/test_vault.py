@@ -423,7 +423,7 @@ class ByPosition(SizingGAM):
 
 
 def test_scikit_learns_own_checks_pass_where_they_apply(monkeypatch):
-    """The checks feed arrays without names and a handful of rows; the floor on the number of eyes is lifted for them."""
+    """The checks feed arrays without names and a handful of rows; the floor on the number of eyes is lifted."""
     import lensnb.vault
 
     monkeypatch.setattr(lensnb.vault, "_refuse_too_little", lambda *a: None)
