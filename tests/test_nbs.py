@@ -26,6 +26,7 @@ def untouched():
     finally:
         plt.close("all")
         plt.switch_backend("Agg")
+        plt.uninstall_repl_displayhook()  # it hangs on this notebook's shell: `plt.ioff` fails in the next one
         os.chdir(folder)
         os.environ.clear()
         os.environ.update(environment)
@@ -65,6 +66,17 @@ def test_a_failing_cell_fails_the_notebook(cell, says, tmp_path, capsys):
     nbformat.write(new_notebook(cells=[new_code_cell("x = 0"), new_code_cell("x = 1"), new_code_cell(cell)]), path)
     fault = run(path, capsys)
     assert says in fault and "Cell #3" in fault
+
+
+def test_a_notebook_may_switch_interactive_drawing_off_after_another_drew(tmp_path, capsys):
+    """pyplot hooks itself onto the shell of the first notebook; the next one has a shell of its own."""
+    import nbformat
+    from nbformat.v4 import new_code_cell, new_notebook
+
+    for name, code in {"00_draws": "import matplotlib.pyplot as plt; plt.plot([1])", "01_off": "plt.ioff()"}.items():
+        cells = [new_code_cell("import matplotlib.pyplot as plt"), new_code_cell(code)]
+        nbformat.write(new_notebook(cells=cells), tmp_path / f"{name}.ipynb")
+        assert run(tmp_path / f"{name}.ipynb", capsys) == ""
 
 
 def test_cells_flagged_slow_are_the_only_ones_skipped():
