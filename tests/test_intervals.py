@@ -599,7 +599,8 @@ def test_agrees_with_crepes_normalized_by_level():
 
 @pytest.mark.parametrize("n", [99, 120])
 def test_agrees_with_mapie_cv_plus(n):
-    regression, scores = pytest.importorskip("mapie.regression"), pytest.importorskip("mapie.conformity_scores")
+    from mapie import conformity_scores as scores
+    from mapie import regression
     from sklearn.linear_model import LinearRegression
     from sklearn.model_selection import PredefinedSplit
 
