@@ -23,8 +23,8 @@ import pandas as pd
 from lensnb.clinics import ALDER, synthetic_clinics
 from lensnb.cohort import training_eyes
 from lensnb.features import feature_frame
+from lensnb.folds import group_folds
 from lensnb.intervals import CrossConformal, coverage_table
-from lensnb.overlap import group_folds
 from lensnb.scale import LogScale
 from lensnb.schema import OUTCOME_RANGE_UM
 from lensnb.study import study_eyes

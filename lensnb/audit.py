@@ -15,8 +15,9 @@ import numpy as np
 import pandas as pd
 
 from .cohort import mark_records, training_eyes
+from .folds import group_folds
 from .intervals import coverage_table, wilson
-from .overlap import common_support, group_folds
+from .overlap import common_support
 from .schema import WIDE_ZONE_UM, ZONE_UM, InputError, NotEnoughData, check_eyes
 from .sizing import Config, SizingModel, check_zone
 

@@ -12,15 +12,15 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from .folds import complete
 from .intervals import MIN_PATIENTS, lower_limit, upper_limit
-from .overlap import _complete
 from .schema import InputError, NotEnoughData
 
 # %% ../nbs/25_fellow.ipynb #c009
 def pair_rows(groups: Sequence, units: Sequence | None = None) -> np.ndarray:
     """Row numbers of the two units of each group of two (n x 2). InputError for a group of three or more, or where the
     two rows are one unit by their names in `units`."""
-    groups = _complete(groups, "groups")
+    groups = complete(groups, "groups")
     code, count = np.unique(groups, return_inverse=True, return_counts=True)[1:]
     if (count > 2).any():
         k = int(np.argmax(count[code] > 2))
@@ -29,7 +29,7 @@ def pair_rows(groups: Sequence, units: Sequence | None = None) -> np.ndarray:
                          remedy="keep one row an eye and check the names of the patients")
     order = np.argsort(code, kind="stable")
     rows = order[count[code[order]] == 2].reshape(-1, 2)
-    names = np.arange(len(groups)) if units is None else _complete(units, "units", len(groups))
+    names = np.arange(len(groups)) if units is None else complete(units, "units", len(groups))
     same = names[rows[:, 0]] == names[rows[:, 1]]
     if not same.any(): return rows
     raise InputError("Both rows of a group are the same unit", field="units", row=int(rows[same][0, 1]),
@@ -43,7 +43,7 @@ def surprise(prediction: Sequence[float], y: Sequence[float], scale: Sequence[fl
 
 
 def _numbers(values, name: str, length: int) -> np.ndarray:
-    values = _complete(values, name, length).astype(float)
+    values = complete(values, name, length).astype(float)
     if np.isfinite(values).all(): return values
     raise InputError(f"`{name}` must be finite", field=name, row=int(np.argmin(np.isfinite(values))))
 
@@ -99,8 +99,8 @@ class _Learning:
         """Out-of-fold prediction, outcome, spread and group of each unit (optionally its level and its name) -> self.
         NotEnoughData under MIN_PATIENTS pairs."""
         z = surprise(prediction, y, scale)
-        rows = pair_rows(_complete(groups, "groups", len(z)), units)
-        level = None if by is None else _complete(by, "by", len(z))[rows]
+        rows = pair_rows(complete(groups, "groups", len(z)), units)
+        level = None if by is None else complete(by, "by", len(z))[rows]
         self.n_alike_ = None if by is None else int((level[:, 0] == level[:, 1]).sum())
         return self._learn(z[rows])
 

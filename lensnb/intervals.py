@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from .overlap import _complete, group_folds
+from .folds import complete, group_folds
 from .schema import InputError, NotEnoughData
 
 # %% ../nbs/21_intervals.ipynb #c008
@@ -71,7 +71,7 @@ def _rows(X, keep: np.ndarray):
 
 def _levels(X, by) -> np.ndarray:
     "The level of each row; a scalar means the same for all."
-    return np.full(len(X), by) if np.ndim(by) == 0 else _complete(by, "by", len(X))
+    return np.full(len(X), by) if np.ndim(by) == 0 else complete(by, "by", len(X))
 
 
 def _index(X) -> pd.Index: return X.index if hasattr(X, "index") else pd.RangeIndex(len(X))
@@ -86,8 +86,8 @@ class _Learning:
     "Fit one model for each fold and write down its errors on the fold."
     def fit(self, X, y: Sequence[float], by: Sequence, groups: Sequence, sample_weight: Sequence[float] | None = None):
         "Units x features, outcome, level, patient -> self. `sample_weight` is passed to the models and scales."
-        y, by = _complete(y, "y", len(X)).astype(float), _complete(by, "by", len(X))
-        groups, fold = _complete(groups, "groups", len(X)), self._assign(groups, by)
+        y, by = complete(y, "y", len(X)).astype(float), complete(by, "by", len(X))
+        groups, fold = complete(groups, "groups", len(X)), self._assign(groups, by)
         prediction, scale = np.full(len(y), np.nan), np.where(fold >= 0, 1.0, np.nan)
         self.models, self.scales = [], []
         for f in range(fold.max() + 1):
@@ -337,7 +337,7 @@ def coverage_table(
 ) -> pd.DataFrame:
     "Index level; columns n_units, n_patients, coverage, wilson_low, wilson_high, holds, width (mean), power."
     columns = dict(y=y, lower=lower, upper=upper, by=by, group=groups)
-    frame = pd.DataFrame({name: _complete(values, name, len(y)) for name, values in columns.items()})
+    frame = pd.DataFrame({name: complete(values, name, len(y)) for name, values in columns.items()})
     rows = {level: _coverage_row(some, nominal, shortfall) for level, some in frame.groupby("by")}
     rows["all"] = _coverage_row(frame, nominal, shortfall)
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("level").astype({"n_units": int, "n_patients": int})
@@ -360,7 +360,7 @@ def reliability_table(
 ) -> pd.DataFrame:
     "Index bin; columns predicted (mean), observed (share), n_units, n_patients, wilson_low, wilson_high."
     columns = dict(p=probability, yes=happened, group=groups)
-    frame = pd.DataFrame({name: _complete(values, name, len(probability)) for name, values in columns.items()})
+    frame = pd.DataFrame({name: complete(values, name, len(probability)) for name, values in columns.items()})
     bins = (frame["p"].rank(method="first") - 1) * n_bins // len(frame)
     table = frame.astype({"yes": float}).groupby(bins.astype(int).rename("bin")).agg(
         predicted=("p", "mean"), observed=("yes", "mean"), n_units=("p", "size"), n_patients=("group", "nunique"))
