@@ -100,7 +100,7 @@ def make_world(
     eyes: pd.DataFrame,                # canonical eyes: patient_id, size_mm, ata_mm; more columns where there are
     name: str,                         # one of LAWS
     seed: int,
-    gamma: float = 3.0,                # of hidden knowledge; unused elsewhere
+    gamma: float = 4.0,                # of hidden knowledge; unused elsewhere
     sizes: tuple[float, ...] = SIZES_MM,
 ) -> World:
     "A world with these eyes. InputError for a name that is not known or a gap in size, width or patient."
