@@ -236,5 +236,6 @@ def applicability(eyes: pd.DataFrame) -> pd.Series:
     if "icl_se_d" in eyes: findings.append((eyes["icl_se_d"] > 0, "hyperopic lens: only myopic lenses were studied"))
     for bad, text in findings:
         bad = bad.fillna(False).astype(bool)
+        if not bad.any(): continue
         why = why.where(~bad, [f"{w}; {text}" if w else text for w in why])
     return why

@@ -137,8 +137,11 @@ class _Pooling:
 
     def patients(self, by: Sequence) -> np.ndarray:
         "Number of calibration patients of each unit's level; 0 for a level that was never seen."
-        count = self.residuals.groupby("level")["weight"].sum().round().astype(int)
-        return pd.Series(by).map(count).fillna(0).astype(int).to_numpy()
+        kept, count = getattr(self, "_counted", (None, None))          # counted once for these residuals
+        if kept is not self.residuals:
+            count = self.residuals.groupby("level")["weight"].sum().round().astype(int).to_dict()
+            self._counted = self.residuals, count
+        return np.array([count.get(level, 0) for level in np.asarray(by).tolist()], dtype=int)
 
 # %% ../nbs/21_intervals.ipynb #c027
 MEMORY = 4_000_000         # guesses that prepared rows may keep in order
@@ -163,7 +166,8 @@ class _Preparing:
         if isinstance(X, Prepared):
             if X.owner is self: return X
             raise InputError("These rows were prepared by another machine", remedy="call `prepare` of this one")
-        prediction = np.column_stack([model.predict(X) for model in self.models])
+        many = getattr(self.models[0], "predict_many", lambda models, X: [model.predict(X) for model in models])
+        prediction = np.column_stack(many(self.models, X))
         scale = np.column_stack([_spread(scale, X) for scale in self.scales]) if self.scales else None
         return Prepared(self, prediction, scale, _index(X))
 

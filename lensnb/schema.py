@@ -276,6 +276,7 @@ YEARS = (1990, 2099)
 def _dates(eyes: pd.DataFrame) -> pd.DataFrame:
     for name in [c for c in eyes.columns if c in FIELDS and FIELDS[c].kind == "date"]:
         text = eyes[name].dtype.kind != "M"
+        if not text and _in_years(eyes[name].to_numpy()): continue
         days = pd.to_datetime(eyes[name].astype("object"), format="ISO8601", errors="coerce") if text else eyes[name]
         _first_bad(eyes, name, days.isna() & eyes[name].notna(), "a date written year-month-day, as 2026-10-31",
                    "day and month look alike: say at the source which is which")
@@ -283,6 +284,12 @@ def _dates(eyes: pd.DataFrame) -> pd.DataFrame:
                    "look for an empty cell counted as day 0, or a typing error in the year")
         if text: eyes = eyes.assign(**{name: days})
     return eyes
+
+
+def _in_years(days: np.ndarray) -> bool:
+    "True where every day (datetime64) lies in YEARS or is missing."
+    first, after = np.datetime64(f"{YEARS[0]}-01-01"), np.datetime64(f"{YEARS[1] + 1}-01-01")
+    return bool((np.isnat(days) | ((days >= first) & (days < after))).all())
 
 
 def _first_bad(eyes: pd.DataFrame, name: str, bad, allowed: str, remedy: str) -> None:
@@ -302,6 +309,22 @@ def _numbers(eyes: pd.DataFrame) -> pd.DataFrame:
     return eyes
 
 # %% ../nbs/00_schema.ipynb #c062
+def _plainly_right(eyes: pd.DataFrame) -> bool:
+    "True where every field has the type and the values of the contract already; False where pandera must look."
+    if not eyes.columns.is_unique: return False
+    for name, column in eyes.items():
+        f = FIELDS.get(name)
+        if f is None: continue
+        if f.kind == "number":
+            if column.dtype != np.float64: return False
+            v, (low, high) = column.to_numpy(), f.hard
+            if not (((v >= low) & (v <= high)) | np.isnan(v)).all(): return False
+        elif f.kind == "choice":
+            if not (column.isin(f.choices) | column.isna()).all(): return False
+        elif f.kind == "date" and column.dtype != "datetime64[ns]": return False
+    return True
+
+# %% ../nbs/00_schema.ipynb #c065
 def check_eyes(eyes: pd.DataFrame, need=()) -> pd.DataFrame:
     """The frame with types coerced to the contract. Raises InputError for a missing column of `need` or the first value
     that breaks the contract, naming field, row label, value and how many more there are."""
@@ -309,8 +332,12 @@ def check_eyes(eyes: pd.DataFrame, need=()) -> pd.DataFrame:
         if name not in eyes:
             raise InputError(f"The table has no column `{name}`", field=name, cause=_near(name, eyes.columns),
                              remedy=f"add `{name}` ({FIELDS[name].label}, {FIELDS[name].unit or FIELDS[name].kind})")
+    eyes = _dates(_numbers(eyes))
+    whole = [c for c in eyes.columns if c in FIELDS and FIELDS[c].kind == "number" and eyes.dtypes[c] == np.int64]
+    if whole: eyes = eyes.astype(dict.fromkeys(whole, float))
+    if _plainly_right(eyes): return eyes.copy()
     import pandera.errors
-    try: return frame_schema(eyes.columns).validate(_dates(_numbers(eyes)), lazy=True)
+    try: return frame_schema(eyes.columns).validate(eyes, lazy=True)
     except pandera.errors.SchemaErrors as e: bad = e.failure_cases.drop_duplicates(["column", "index"])
     raise _first(bad)
 

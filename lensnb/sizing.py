@@ -236,9 +236,9 @@ def _index(n: int, sizes: tuple) -> dict:
 # %% ../nbs/30_sizing.ipynb #c032
 def carried(parts: Parts, limits: pd.DataFrame, alpha: float) -> dict[str, pd.DataFrame]:
     "Rung -> rows in the order of eyes and sizes: the bounds at level 1 - alpha under that rung."
-    rows = carry_limits(limits, parts.sizes, parts.config.assumptions(), alpha=alpha)
-    ordered = rows.sort_values(["unit", "level"], kind="stable")
-    return {rung: part.reset_index(drop=True) for rung, part in ordered.groupby("rung", sort=True)}
+    ladder = parts.config.assumptions()
+    rows = carry_limits(limits, parts.sizes, ladder, alpha=alpha)      # in the order of units, levels and rungs
+    return {a.rung: rows.iloc[i::len(ladder)].reset_index(drop=True) for i, a in enumerate(ladder)}
 
 # %% ../nbs/30_sizing.ipynb #c036
 def risks(parts: Parts, grid: Grid, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
