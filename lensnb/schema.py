@@ -273,6 +273,12 @@ def frame_schema(columns, whole: bool = False):
 YEARS = (1990, 2099)
 
 
+def _in_years(days: np.ndarray) -> bool:
+    "True where every day (datetime64) lies in YEARS or is missing."
+    first, after = np.datetime64(f"{YEARS[0]}-01-01"), np.datetime64(f"{YEARS[1] + 1}-01-01")
+    return bool((np.isnat(days) | ((days >= first) & (days < after))).all())
+
+# %% ../nbs/00_schema.ipynb #c059
 def _dates(eyes: pd.DataFrame) -> pd.DataFrame:
     for name in [c for c in eyes.columns if c in FIELDS and FIELDS[c].kind == "date"]:
         text = eyes[name].dtype.kind != "M"
@@ -286,12 +292,6 @@ def _dates(eyes: pd.DataFrame) -> pd.DataFrame:
     return eyes
 
 
-def _in_years(days: np.ndarray) -> bool:
-    "True where every day (datetime64) lies in YEARS or is missing."
-    first, after = np.datetime64(f"{YEARS[0]}-01-01"), np.datetime64(f"{YEARS[1] + 1}-01-01")
-    return bool((np.isnat(days) | ((days >= first) & (days < after))).all())
-
-
 def _first_bad(eyes: pd.DataFrame, name: str, bad, allowed: str, remedy: str) -> None:
     rows = np.flatnonzero(np.asarray(bad, dtype=bool))
     if not len(rows): return
@@ -299,32 +299,33 @@ def _first_bad(eyes: pd.DataFrame, name: str, bad, allowed: str, remedy: str) ->
     raise InputError(f"`{name}` must be {allowed}{more}", field=name, row=eyes.index[rows[0]],
                      value=str(eyes[name].iloc[rows[0]]), remedy=remedy)
 
-# %% ../nbs/00_schema.ipynb #c059
+# %% ../nbs/00_schema.ipynb #c062
 def _numbers(eyes: pd.DataFrame) -> pd.DataFrame:
     for name in [c for c in eyes.columns if c in FIELDS and FIELDS[c].unit]:
         if eyes[name].dtype.kind in "iuf": continue
         words = [isinstance(v, (bool, np.bool_, str)) for v in eyes[name].array]
         _first_bad(eyes, name, words, f"a number in {FIELDS[name].unit}, not a word or yes/no",
                    "measure or type the number; text is read by `lensnb.read_eyes`, which knows commas and units")
-    return eyes
-
-# %% ../nbs/00_schema.ipynb #c062
-def _plainly_right(eyes: pd.DataFrame) -> bool:
-    "True where every field has the type and the values of the contract already; False where pandera must look."
-    if not eyes.columns.is_unique: return False
-    for name, column in eyes.items():
-        f = FIELDS.get(name)
-        if f is None: continue
-        if f.kind == "number":
-            if column.dtype != np.float64: return False
-            v, (low, high) = column.to_numpy(), f.hard
-            if not (((v >= low) & (v <= high)) | np.isnan(v)).all(): return False
-        elif f.kind == "choice":
-            if not (column.isin(f.choices) | column.isna()).all(): return False
-        elif f.kind == "date" and column.dtype != "datetime64[ns]": return False
-    return True
+    whole = [c for c in eyes.columns if c in FIELDS and FIELDS[c].kind == "number" and eyes[c].dtype == np.int64]
+    return eyes.astype(dict.fromkeys(whole, float)) if whole else eyes
 
 # %% ../nbs/00_schema.ipynb #c065
+def _near(name: str, columns) -> str | None:
+    near = get_close_matches(name, [str(c) for c in columns], n=1, cutoff=0.4)
+    return f"the column `{near[0]}` may be meant; units are part of the names" if near else None
+
+# %% ../nbs/00_schema.ipynb #c068
+def _plainly_right(eyes: pd.DataFrame) -> bool:
+    "True where every field has the type and the values of the contract already; False where pandera must look."
+    def right(f: Field, column: pd.Series) -> bool:
+        if f.kind == "choice": return bool((column.isin(f.choices) | column.isna()).all())
+        if f.kind != "number": return f.kind != "date" or column.dtype == "datetime64[ns]"
+        if column.dtype != np.float64: return False
+        v, (low, high) = column.to_numpy(), f.hard
+        return bool((((v >= low) & (v <= high)) | np.isnan(v)).all())
+    return eyes.columns.is_unique and all(right(FIELDS[name], c) for name, c in eyes.items() if name in FIELDS)
+
+# %% ../nbs/00_schema.ipynb #c071
 def check_eyes(eyes: pd.DataFrame, need=()) -> pd.DataFrame:
     """The frame with types coerced to the contract. Raises InputError for a missing column of `need` or the first value
     that breaks the contract, naming field, row label, value and how many more there are."""
@@ -333,8 +334,6 @@ def check_eyes(eyes: pd.DataFrame, need=()) -> pd.DataFrame:
             raise InputError(f"The table has no column `{name}`", field=name, cause=_near(name, eyes.columns),
                              remedy=f"add `{name}` ({FIELDS[name].label}, {FIELDS[name].unit or FIELDS[name].kind})")
     eyes = _dates(_numbers(eyes))
-    whole = [c for c in eyes.columns if c in FIELDS and FIELDS[c].kind == "number" and eyes.dtypes[c] == np.int64]
-    if whole: eyes = eyes.astype(dict.fromkeys(whole, float))
     if _plainly_right(eyes): return eyes.copy()
     import pandera.errors
     try: return frame_schema(eyes.columns).validate(eyes, lazy=True)
@@ -350,8 +349,3 @@ def _first(bad: pd.DataFrame) -> InputError:
     return InputError(f"`{f.name}` must {allowed}{more}", field=f.name, row=row, value=value,
                       unit=f.unit, cause=f.cause,
                       remedy="correct it at its source, or read the file with `lensnb.read_eyes`")
-
-
-def _near(name: str, columns) -> str | None:
-    near = get_close_matches(name, [str(c) for c in columns], n=1, cutoff=0.4)
-    return f"the column `{near[0]}` may be meant; units are part of the names" if near else None

@@ -352,7 +352,9 @@ def predict_sizes(parts: Parts, eyes: pd.DataFrame, zone: tuple = ZONE_UM, first
     zone = check_zone(zone, parts.config.tolerance)
     if not isinstance(eyes, pd.DataFrame): raise InputError("`eyes` must be a DataFrame", value=type(eyes).__name__)
     eyes = check_eyes(eyes.drop(columns=["vault_um", "vault_day"], errors="ignore")).reset_index(drop=True)
-    why, found = refusals(parts, eyes), None if first_eye is None else first_words(parts, eyes, first_eye)
+    found = None if first_eye is None else first_words(parts, eyes, first_eye)
+    eyes.attrs = {}                                      # pandas copies them at every touch of a column
+    why = refusals(parts, eyes)
     good, bad = eyes[why == ""], why[why != ""]
     tables = [no_answer(parts, bad)] if len(bad) else []
     for some in (good[i:i + BLOCK] for i in range(0, len(good), BLOCK)):

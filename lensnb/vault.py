@@ -353,35 +353,6 @@ def _ranges(terms: dict) -> tuple[dict, dict]:
     return {c: float(a) for c, a, _ in ends}, {c: float(b) for c, _, b in ends}
 
 # %% ../nbs/12a_vault.ipynb #c062
-def _splines_of(models: list[dict], names: list[str], values: dict) -> np.ndarray:
-    "What spline terms `names`, each of as many splines, contribute in each of the models: models x terms x rows."
-    fact = lambda key: np.array([[m["terms"][n][key] for n in names] for m in models], dtype=float)
-    x, coefs = np.stack([values[n] for n in names]), fact("coefs")
-    low, high = fact("low")[..., None], fact("high")[..., None]
-    basis = bspline_basis(((x - low) / (high - low)).ravel(), coefs.shape[-1]).reshape(*coefs.shape[:2], x.shape[1], -1)
-    ends = [fact(key)[..., None] for key in ("slope_below", "slope_above")]
-    return (basis * coefs[:, :, None]).sum(axis=-1) + ends[0] * np.minimum(x - low, 0) + ends[1] * np.maximum(x - high, 0)
-
-
-def predict_many(models: list, X: pd.DataFrame) -> list[np.ndarray]:
-    "What each of several fitted models predicts for X (um): the same numbers as one by one, with one basis for all."
-    plain = [m.model_ for m in models]
-    shapes = [{n: (t["kind"], np.shape(t.get("coefs"))) for n, t in m["terms"].items()} for m in plain]
-    if any(s != shapes[0] for s in shapes) or len(X) > MANY_ROWS: return [m.predict(X) for m in models]
-    values, parts = _values_of(X, plain[0]["terms"]), {}
-    for size in {shape for kind, shape in shapes[0].values() if kind == "spline"}:
-        names = [n for n, s in shapes[0].items() if s == ("spline", size)]
-        parts |= dict(zip(names, np.moveaxis(_splines_of(plain, names, values), 1, 0)))
-    def total(k, m):
-        sums = np.full(len(X), m["intercept"])
-        for n, t in m["terms"].items(): sums = sums + (parts[n][k] if n in parts else term_values(t, values[n]))
-        return sums
-    return [total(k, m) for k, m in enumerate(plain)]
-
-
-MANY_ROWS = 5000           # beyond, the common basis of all models would not stay in the processor's memory
-
-# %% ../nbs/12a_vault.ipynb #c064
 class _Score(_Fit):
     "Prediction from the plain data alone."
     def _terms(self) -> dict:
@@ -401,8 +372,6 @@ class _Score(_Fit):
         for name, term in terms.items(): total = total + term_values(term, values[name])
         return total
 
-    predict_many = staticmethod(predict_many)
-
     def score(self, X: pd.DataFrame, y, sample_weight=None) -> float:
         "Share of the variance of `y` that is explained (R2), as scikit-learn has it."
         from sklearn.metrics import r2_score
@@ -414,7 +383,39 @@ class _Score(_Fit):
         values = pd.DataFrame(_matrix(X, list(low)), columns=list(low), index=X.index)
         return (values < pd.Series(low)) | (values > pd.Series(high))
 
+# %% ../nbs/12a_vault.ipynb #c065
+def _splines_of(models: list[dict], names: list[str], values: dict) -> np.ndarray:
+    "What spline terms `names`, each of as many splines, contribute in each of the models: models x terms x rows."
+    fact = lambda key: np.array([[m["terms"][n][key] for n in names] for m in models], dtype=float)
+    x, coefs = np.stack([values[n] for n in names]), fact("coefs")
+    low, high, below, above = (fact(key)[..., None] for key in ("low", "high", "slope_below", "slope_above"))
+    basis = bspline_basis(((x - low) / (high - low)).ravel(), coefs.shape[-1])
+    inside = (basis.reshape(*coefs.shape[:2], x.shape[1], -1) * coefs[:, :, None]).sum(axis=-1)
+    return inside + below * np.minimum(x - low, 0) + above * np.maximum(x - high, 0)
+
 # %% ../nbs/12a_vault.ipynb #c067
+MANY_ROWS = 5000           # beyond, the common basis of all models would not stay in the processor's memory
+
+
+def predict_many(models: list, X: pd.DataFrame) -> list[np.ndarray]:
+    "What each of several fitted models predicts for X (um): the same numbers as one by one, with one basis for all."
+    plain = [m.model_ for m in models]
+    shapes = [{n: (t["kind"], np.shape(t.get("coefs"))) for n, t in m["terms"].items()} for m in plain]
+    if any(s != shapes[0] for s in shapes) or len(X) > MANY_ROWS: return [m.predict(X) for m in models]
+    values, parts = _values_of(X, plain[0]["terms"]), {}
+    for size in {shape for kind, shape in shapes[0].values() if kind == "spline"}:
+        names = [n for n, s in shapes[0].items() if s == ("spline", size)]
+        parts |= dict(zip(names, np.moveaxis(_splines_of(plain, names, values), 1, 0)))
+    def total(k, m):
+        sums = np.full(len(X), m["intercept"])
+        for n, t in m["terms"].items(): sums = sums + (parts[n][k] if n in parts else term_values(t, values[n]))
+        return sums
+    return [total(k, m) for k, m in enumerate(plain)]
+
+
+_Score.predict_many = staticmethod(predict_many)
+
+# %% ../nbs/12a_vault.ipynb #c070
 def band(term: dict, x: np.ndarray, level: float, free: float) -> np.ndarray:
     "Half-width (um) of the band of a curve or a straight term at `x`, with `free` degrees of freedom of the residuals."
     from scipy.stats import t as student
@@ -429,7 +430,7 @@ def band(term: dict, x: np.ndarray, level: float, free: float) -> np.ndarray:
     basis = basis + np.minimum(x - low, 0)[:, None] * ends[0] + np.maximum(x - high, 0)[:, None] * ends[1]
     return quantile * np.sqrt(np.maximum(((basis @ cov) * basis).sum(axis=1), 0))
 
-# %% ../nbs/12a_vault.ipynb #c069
+# %% ../nbs/12a_vault.ipynb #c072
 class SizingGAM(_Score):
     """A sum of centred curves of the vault (um) with exact directions, fitted by VaultGAM and stored as plain data.
     See `fit`, `predict`, `contributions`, `outside_range`, `curve`, `to_dict`, `from_dict`."""
@@ -458,7 +459,7 @@ class SizingGAM(_Score):
             raise InputError("This is not a stored SizingGAM", value=(data.get("model"), data.get("schema")))
         return cls(**data["params"])._adopt({k: v for k, v in data.items() if k not in ("model", "params")})
 
-# %% ../nbs/12a_vault.ipynb #c076
+# %% ../nbs/12a_vault.ipynb #c079
 def direction_check(model: SizingGAM, margin: float = 0.5, points: int = 401) -> pd.DataFrame:
     """For each measurement: what was declared, how far the curve moves over the training range (um), the largest step
     against the declaration (um) on a grid that goes `margin` ranges further on both sides, and whether it holds."""

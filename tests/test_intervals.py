@@ -618,6 +618,28 @@ def test_agrees_with_mapie_cv_plus(n):
     assert np.allclose(machine.interval(new, 0, 0.1)[["lower", "upper"]], limits, atol=1e-9)
 
 
+def test_agrees_with_mapie_jackknife_plus():
+    regression, scores = pytest.importorskip("mapie.regression"), pytest.importorskip("mapie.conformity_scores")
+    from sklearn.linear_model import LinearRegression
+    from sklearn.model_selection import LeaveOneOut
+
+    # at n = 59 the rank 0.05 x 60 is the whole number 3; MAPIE's 1 - 0.9 lies a hair under 0.1: one rank wider
+    for n, alpha, asked in ((60, 0.1, 0.1), (99, 0.1, 0.1), (80, 0.2, 0.2), (59, 0.1, 0.1 - 1e-6)):
+        X, y, _, groups = world(n, 4, both=0)
+        machine = CrossConformal(Line, n_splits=None).fit(X, y, np.zeros(n), groups)
+        theirs = regression.CrossConformalRegressor(
+            LinearRegression(),
+            confidence_level=1 - alpha,
+            conformity_score=scores.AbsoluteConformityScore(sym=False),
+            method="plus",
+            cv=LeaveOneOut(),
+        ).fit_conformalize(X, y)
+        new = np.random.default_rng(1).normal(size=(30, 2))
+        limits = theirs.predict_interval(new)[1][:, :, 0]
+        ours = machine.interval(new, 0, asked)
+        assert len(machine.models) == n and np.allclose(ours[["lower", "upper"]], limits, atol=1e-9)
+
+
 # Keeping, refusing, speed
 
 
