@@ -5,11 +5,12 @@ By hand: .venv/bin/python benchmarks/worlds.py [--runs 30] [--model line|gam] [-
 Real covariates, sizes and patients (the public cohort where LENSNB_DATA_DIR names it, else a synthetic clinic) and
 invented vaults at every size (lensnb.worlds). In each run every eye is answered by a fit that saw neither it nor its
 fellow, at all sizes, at 90 %. Printed: mean coverage over the runs with its Monte-Carlo error, patients weighing one,
-and the median width. In the world of hidden knowledge the supported intervals fall short; the last table widens them as
-a bound on hidden selection allows (every tail counts `gamma` times) until they hold again. The monotone bounds promise
-90 % and are asked for 97.5 %; where they miss that, those of 95 % are printed beside them. Exit code 1 when a target is
+and the median width. In the world of hidden knowledge the supported intervals fall short; the last table widens them
+as `HiddenSelection(gamma)` asks (each tail spends less of its risk) until they hold again. The monotone bounds promise
+90 % and are asked for 97.5 %. Most unsupported cells have support on one side only, and the one limit that is carried
+spends all of the 10 %: where a larger lens hardly lifts anything, 95 % is all that can be left, by arithmetic. So the
+same bounds are also judged with a lone limit that spends half, 5 %, and both are printed. Exit code 1 when a target is
 missed.
-30 runs with the line take about four minutes of one core, with the additive model about forty.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import os
 import sys
 import time
 import warnings
+from dataclasses import replace
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
@@ -24,6 +26,7 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import numpy as np
 import pandas as pd
 
+from lensnb.hidden import HiddenSelection
 from lensnb.overlap import SupportEstimator
 from lensnb.schema import SIZES_MM
 from lensnb.study import study_eyes
@@ -84,6 +87,7 @@ def main() -> int:
     warnings.filterwarnings("ignore")
     eyes, banner = study_eyes()
     whole = eyes.dropna(subset=[*FEATURES, *DRIVERS, "vault_um"]).reset_index(drop=True)
+    whole.attrs = {}
     X, make = whole[[*FEATURES, "wtw_mm"]], {"line": Line, "gam": Additive}[told.model]
     recipe = Recipe(SIZES_MM, make, SupportEstimator, "size_mm", DRIVERS)
     source = "synthetic" if banner else "real measurements"
@@ -94,18 +98,20 @@ def main() -> int:
         failed += not good
         print(f"  {'pass' if good else 'FAIL'}: {words}", flush=True)
 
+    def say(kind: str, r: pd.Series) -> None:
+        print(f"  {kind:<28} {r['coverage']:.3f} +/- {r['error']:.3f}   median width {r['width']:5.0f} um", flush=True)
+
+    half = replace(recipe, alone=0.5)
     for name in told.worlds:
         table = summary([judged(recipe, whole, X, name, seed) for seed in range(told.runs)])
+        lone = summary([judged(half, whole, X, name, seed) for seed in range(told.runs)]).loc["unsupported, monotone"]
         print(f"{name}: {LAWS[name].sentence}")
         for kind, r in table.iterrows():
-            print(f"  {kind:<28} {r['coverage']:.3f} +/- {r['error']:.3f}   median width {r['width']:5.0f} um")
+            say(kind, r)
+        say("monotone, alone at 5 %", lone)
         cover = table["coverage"]
         check(cover["unsupported, monotone"] >= MONOTONE, f"monotone bounds hold in at least {MONOTONE:.1%}")
-        if cover["unsupported, monotone"] < MONOTONE:
-            stricter = Recipe(**{**vars(recipe), "alpha": recipe.alpha / 2})
-            r = summary([judged(stricter, whole, X, name, seed) for seed in range(max(told.runs // 3, 2))])
-            r = r.loc["unsupported, monotone"]
-            print(f"  monotone at 95 %: {r['coverage']:.3f} +/- {r['error']:.3f}   median width {r['width']:5.0f} um")
+        check(lone["coverage"] >= MONOTONE, f"the same where a lone limit spends 5 %: at least {MONOTONE:.1%}")
         if LAWS[name].hidden:
             print(f"  shortfall where supported: {cover['supported, not given'] - 0.9:+.3f}")
         else:
@@ -113,13 +119,16 @@ def main() -> int:
         if name in MUST_FAIL:
             check(cover["unsupported, model"] < MODEL, f"the model alone fails: under {MODEL:.0%}")
     if "hidden knowledge" in told.worlds:
-        print("hidden knowledge, supported intervals widened for hidden selection up to gamma")
+        print("hidden knowledge, supported intervals under HiddenSelection(gamma)")
+        at = {}
         for gamma in (1, 1.5, 2, 3, 4):
-            wider = Recipe(**{**vars(recipe), "alpha": recipe.alpha / gamma})
-            runs = [judged(wider, whole, X, "hidden knowledge", seed) for seed in range(max(told.runs // 3, 2))]
+            wider = replace(recipe, alpha=2 * HiddenSelection(gamma).spend(recipe.alpha / 2))
+            runs = [judged(wider, whole, X, "hidden knowledge", seed) for seed in range(told.runs)]
             r = summary(runs).loc["supported, not given"]
-            print(f"  gamma {gamma:<4} {r['coverage']:.3f} +/- {r['error']:.3f}   median width {r['width']:5.0f} um")
-        check(r["coverage"] >= 0.9, f"restored to 90 % at gamma {gamma}")
+            say(f"gamma {gamma}", r)
+            at[gamma] = r["coverage"]
+        print(f"  smallest of these that restores 90 %: {min((g for g in at if at[g] >= 0.9), default='none')}")
+        check(at[4] >= 0.9, "restored to 90 % at gamma 4, with which the world was made")
     print(f"\n{time.perf_counter() - start:.0f} s; {failed} target(s) missed")
     return int(failed > 0)
 

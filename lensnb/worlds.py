@@ -105,6 +105,8 @@ def make_world(
 ) -> World:
     "A world with these eyes. InputError for a name that is not known or a gap in size, width or patient."
     if name not in LAWS: raise InputError("There is no such world", value=name, limit=", ".join(LAWS))
+    eyes = eyes.copy(deep=False)
+    eyes.attrs = {}                    # notes about the real eyes do not belong to invented ones
     for column in ("size_mm", "ata_mm"): complete(eyes[column], column)
     law, rng = LAWS[name], np.random.default_rng([seed, list(LAWS).index(name)])
     residual, z = personal(eyes, rng)

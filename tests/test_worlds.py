@@ -44,6 +44,13 @@ def test_covariates_and_patients_are_left_alone(eyes):
     assert other.eyes[rest].equals(eyes[rest])
 
 
+def test_notes_about_real_eyes_do_not_travel_into_a_world(eyes):
+    noted = eyes.copy()
+    noted.attrs = {"intake": {"quarantined": 3}}
+    w = make_world(noted, "flat", 1)
+    assert w.eyes.attrs == {} and noted.attrs and w.truth.tobytes() == make_world(eyes, "flat", 1).truth.tobytes()
+
+
 def test_steps_are_those_of_the_law(eyes):
     for name, slope in {"flat": 50, "right shape": 520, "steep": 1000}.items():
         step = mean_vault(LAWS[name], eyes, 13.2) - mean_vault(LAWS[name], eyes, 12.6)
